@@ -50,7 +50,7 @@ def write_archive(output: BinaryIO, entries: list[CpioEntry]) -> None:
 def _write_entry(output: BinaryIO, entry: CpioEntry, inode: int) -> None:
     name = entry.path.encode() + b"\0"
     major, minor = entry.device
-    # inode, mode, uid, gid, links, mtime, size, device of the file system, device of the node, name, checksum.
+    # inode, mode, uid, gid, links, time, size, file system's device, node's device, name, checksum.
     # The time is always 0: the same contents give the same archive.
     numbers = (inode, entry.mode, 0, 0, 1, 0, len(entry.content), 0, 0, major, minor, len(name), 0)
     header = b"070701" + b"".join(b"%08X" % number for number in numbers)

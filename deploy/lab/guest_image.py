@@ -1,13 +1,14 @@
-"""Build the lab's tiny guest: a distribution kernel and an initramfs that counts on the serial console.
+"""Build the lab's tiny guest: a distribution kernel and an initramfs that counts on the console.
 
-Nothing is installed on the machine: packages are downloaded with apt-get and unpacked in a temporary folder.
-Under emulation the guest counts seconds after power on. See `init` beside this file for what it prints and for
-the kernel arguments by which a test makes it power off, reboot or crash by itself.
+Nothing is installed on the machine: packages are downloaded with apt-get and unpacked in a
+temporary folder. Under emulation the guest counts seconds after power on. See `init` beside this
+file for what it prints and for the kernel arguments by which a test makes it power off, reboot or
+crash by itself.
 
-A crash (`vmpool.panic_after=N`, NMI with `unknown_nmi_panic`) reaches libvirt only through a panic device,
-`<panic model='isa'/>`: the guest loads pvpanic, QEMU reports the panic, and libvirt carries out `<on_crash>`.
-Without the device a panicked guest hangs and stays "running"; with `panic=N` on the command line it reboots
-itself after N seconds, which libvirt sees as a reboot.
+A crash (`vmpool.panic_after=N`, an NMI with `unknown_nmi_panic`) reaches libvirt only through a
+panic device, `<panic model='isa'/>`: the guest loads pvpanic, QEMU reports the panic, and libvirt
+carries out `<on_crash>`. Without the device a panicked guest hangs and stays "running"; with
+`panic=N` on the command line it reboots itself after N seconds, which libvirt sees as a reboot.
 """
 
 import hashlib
@@ -32,18 +33,30 @@ from deploy.lab.cpio import (
 COMMAND_LINE: Final = "console=ttyS0 sysrq_always_enabled quiet"
 
 _INIT: Final = Path(__file__).with_name("init")
-# The distributions' meta packages for a kernel without firmware and most drivers; the first one known wins.
+# The distributions' packages for a kernel without most drivers; the first one known wins.
 _KERNEL_PACKAGES: Final = ("linux-image-cloud-amd64", "linux-image-kvm", "linux-image-virtual")
 # Each after what it needs. One that a kernel has built in is left out.
 _MODULES: Final = (
-    "virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk",
-    "failover", "net_failover", "virtio_net", "virtio_balloon", "evdev", "button", "pvpanic", "pvpanic-mmio",
-)  # fmt: skip
+    "virtio_ring",
+    "virtio",
+    "virtio_pci_modern_dev",
+    "virtio_pci_legacy_dev",
+    "virtio_pci",
+    "virtio_blk",
+    "failover",
+    "net_failover",
+    "virtio_net",
+    "virtio_balloon",
+    "evdev",
+    "button",
+    "pvpanic",
+    "pvpanic-mmio",
+)
 _DOWNLOAD_S_MAX: Final = 300.0
 _COMMAND_S_MAX: Final = 60.0
 
 
-class GuestImageUnavailable(Exception):
+class GuestImageUnavailable(Exception):  # noqa: N818 - named as the fact it states
     """The guest cannot be built on this machine; the text says what is missing."""
 
 
@@ -87,13 +100,13 @@ def _build(work: Path) -> Path:
 
 
 def _kernel_packages() -> list[str]:
-    """The package with the kernel itself and, where a distribution splits them, the one with its modules."""
+    """The package with the kernel and, where they are split, the one with its modules."""
     for meta_package in _KERNEL_PACKAGES:
         kernels = _dependencies(meta_package, r"linux-image-(?:unsigned-)?\d.*")
         if kernels:
             return [kernels[0], *_dependencies(kernels[0], r"linux-modules-\d.*")]
     raise GuestImageUnavailable(
-        f"apt knows none of {', '.join(_KERNEL_PACKAGES)}: run apt-get update on a Debian or Ubuntu machine"
+        f"apt knows none of {', '.join(_KERNEL_PACKAGES)}: run apt-get update on Debian or Ubuntu"
     )
 
 
