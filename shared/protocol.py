@@ -141,6 +141,15 @@ class MigrateDomain:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SettleMigration:
+    """Sent to the destination when the source has spoken or is lost: say whether the guest runs here.
+
+    Succeeds with the observation where it runs; otherwise makes sure that no incoming copy can ever run, and succeeds
+    with none.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ForgetDomain:
     """Destroy and undefine a stale incarnation; the only road by which a host drops a guest it was not asked to run."""
 
@@ -160,6 +169,7 @@ HostAction = (
     | DestroyDomain
     | RestartDomain
     | MigrateDomain
+    | SettleMigration
     | ForgetDomain
     | CancelCommand
 )
