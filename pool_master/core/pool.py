@@ -1,0 +1,174 @@
+"""The Pool: what the log says is true now.
+
+One job: hold the records by reference, with the indexes over them.
+
+Rules: only evolve.apply writes; records are immutable; indexes (`residents`, `names`…) are derived from records and never
+stored elsewhere; `stamps` remembers at which sequence an object was made and last changed, which is all that event.from
+needs, so that its tokens outlive any master.
+"""
+
+from dataclasses import dataclass
+from dataclasses import field as attribute
+from typing import Any, Final
+
+from pool_master.core.host import Host, HostMetrics
+from pool_master.core.pool_record import PoolRecord
+from pool_master.core.table import Table
+from pool_master.core.task import Operation, Task
+from pool_master.core.vm import Console, Vm, VmGuestMetrics, VmMetrics
+from shared.refs import (
+    NULL,
+    NULL_HOST,
+    ConsoleRef,
+    HostMetricsRef,
+    HostRef,
+    PoolRef,
+    TaskRef,
+    VmGuestMetricsRef,
+    VmMetricsRef,
+    VmRef,
+)
+
+# Tombstones kept for event.from: who asks from before the oldest finds the loss in valid_ref_counts.
+TOMBSTONES_MAX: Final = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """When an object of a class was made and last changed, in log sequences."""
+
+    object_class: str
+    created: int
+    changed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """An object that is gone since `destroyed`."""
+
+    object_class: str
+    ref: str
+    created: int
+    destroyed: int
+
+
+@dataclass(frozen=True, slots=True)
+class StaleDomain:
+    """An incarnation that a host must drop."""
+
+    host: HostRef
+    vm_uuid: str
+    incarnation: int
+
+    @property
+    def key(self) -> str:
+        """Its identity among stale domains."""
+        return f"{self.host}/{self.vm_uuid}/{self.incarnation}"
+
+
+@dataclass(slots=True)
+class Pool:
+    """All records of one pool, at one position of its log."""
+
+    sequence: int = 0
+    time_us: int = 0
+    term: int = 0
+    master: str = ""
+    master_address: str = ""
+    pools: Table[PoolRef, PoolRecord] = attribute(default_factory=Table)
+    hosts: Table[HostRef, Host] = attribute(default_factory=Table)
+    host_metrics: Table[HostMetricsRef, HostMetrics] = attribute(default_factory=Table)
+    vms: Table[VmRef, Vm] = attribute(default_factory=Table)
+    vm_metrics: Table[VmMetricsRef, VmMetrics] = attribute(default_factory=Table)
+    vm_guest_metrics: Table[VmGuestMetricsRef, VmGuestMetrics] = attribute(default_factory=Table)
+    consoles: Table[ConsoleRef, Console] = attribute(default_factory=Table)
+    tasks: Table[TaskRef, Task] = attribute(default_factory=Table)
+    operations: Table[TaskRef, Operation] = attribute(default_factory=Table)
+    stale_domains: Table[str, StaleDomain] = attribute(default_factory=Table)
+    residents: Table[HostRef, tuple[VmRef, ...]] = attribute(default_factory=Table)
+    uuids: Table[tuple[str, str], str] = attribute(default_factory=Table)
+    stamps: dict[str, Stamp] = attribute(default_factory=dict)
+    tombstones: list[Tombstone] = attribute(default_factory=list)
+
+    def fork(self) -> "Pool":
+        """Give a Pool to try things on; it keeps no stamps, which only the true one needs."""
+        return Pool(
+            sequence=self.sequence,
+            time_us=self.time_us,
+            term=self.term,
+            master=self.master,
+            master_address=self.master_address,
+            **{name: getattr(self, name).fork() for name in TABLES},
+        )
+
+    @property
+    def record(self) -> PoolRecord:
+        """The pool's own record.
+
+        Raises:
+            LookupError: the log has not begun.
+        """
+        for record in self.pools.values():
+            return record
+        raise LookupError("the log has no PoolCreated yet")
+
+    def vm_of_uuid(self, uuid: str) -> Vm | None:
+        """Give the VM with that uuid."""
+        ref = self.uuids.get(("VM", uuid))
+        return None if ref is None else self.vms.get(VmRef(ref))
+
+    def host_of_uuid(self, uuid: str) -> Host | None:
+        """Give the host with that uuid."""
+        ref = self.uuids.get(("host", uuid))
+        return None if ref is None else self.hosts.get(HostRef(ref))
+
+    def residents_of(self, host: HostRef) -> tuple[VmRef, ...]:
+        """Give the VMs that reside on a host or hold a reservation there, in the order in which they came."""
+        return self.residents.get(host, ())
+
+    def is_live(self, host: HostRef) -> bool:
+        """Whether the log says that the host lives."""
+        record = self.hosts.get(host)
+        return record is not None and self.host_metrics[record.metrics].live
+
+    def operations_of(self, vm: Vm) -> list[Operation]:
+        """Give the operations in flight on a VM."""
+        return [self.operations[task] for task in vm.current_operations if task in self.operations]
+
+    def stamp(self, touched: list[tuple[str, str]]) -> None:
+        """Remember that these objects changed at the present sequence; the most recent come last."""
+        for object_class, ref in touched:
+            old = self.stamps.pop(ref, None)
+            if ref == NULL or (object_class, ref) == ("host", NULL_HOST):
+                continue
+            if self._exists(object_class, ref):
+                created = old.created if old else self.sequence
+                self.stamps[ref] = Stamp(object_class, created, self.sequence)
+            elif old is not None:
+                self.tombstones.append(Tombstone(object_class, ref, old.created, self.sequence))
+        if len(self.tombstones) > 2 * TOMBSTONES_MAX:
+            del self.tombstones[:-TOMBSTONES_MAX]
+
+    def _exists(self, object_class: str, ref: str) -> bool:
+        table: Table[Any, Any] = getattr(self, TABLE_OF_CLASS[object_class])
+        return ref in table
+
+
+TABLE_OF_CLASS: Final[dict[str, str]] = {
+    "pool": "pools",
+    "host": "hosts",
+    "host_metrics": "host_metrics",
+    "VM": "vms",
+    "VM_metrics": "vm_metrics",
+    "VM_guest_metrics": "vm_guest_metrics",
+    "console": "consoles",
+    "task": "tasks",
+}
+
+TABLES: Final = (
+    *TABLE_OF_CLASS.values(),
+    "operations",
+    "stale_domains",
+    "residents",
+    "uuids",
+)

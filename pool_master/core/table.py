@@ -1,0 +1,83 @@
+"""A map of records that can be forked.
+
+One job: let the writer decide a whole batch of commands against what the state would become, and throw that away when
+the log refuses; and let anybody ask "what if" without copying the pool.
+
+Rules: records are immutable, so a fork shares them; iteration follows insertion, in a fork as in the original, so that
+the same log gives the same order everywhere; a fork is never written through to its base.
+"""
+
+from collections.abc import Iterator, MutableMapping
+from typing import Final, Generic, TypeVar, cast
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_GONE: Final = object()
+
+
+class Table(MutableMapping[K, V], Generic[K, V]):
+    """A dict, or a dict's fork."""
+
+    __slots__ = ("_base", "_changes", "_length")
+
+    def __init__(self, base: "dict[K, V] | None" = None) -> None:
+        self._base: dict[K, V] = {} if base is None else base
+        self._changes: dict[K, object] | None = None
+        self._length = len(self._base)
+
+    def fork(self) -> "Table[K, V]":
+        """Give a table that starts equal and goes its own way; cheap when made of an original."""
+        twin: Table[K, V] = Table(self._base)
+        twin._changes = {} if self._changes is None else dict(self._changes)
+        twin._length = self._length
+        return twin
+
+    def __getitem__(self, key: K) -> V:
+        if self._changes is None:
+            return self._base[key]
+        value = self._changes.get(key, None)
+        if value is None:
+            return self._base[key]
+        if value is _GONE:
+            raise KeyError(key)
+        return cast("V", value)
+
+    def __setitem__(self, key: K, value: V) -> None:
+        if self._changes is None:
+            self._base[key] = value
+        else:
+            if key not in self:
+                self._length += 1
+            self._changes[key] = value
+
+    def __delitem__(self, key: K) -> None:
+        if self._changes is None:
+            del self._base[key]
+            return
+        if key not in self:
+            raise KeyError(key)
+        self._length -= 1
+        self._changes[key] = _GONE
+
+    def __contains__(self, key: object) -> bool:
+        if self._changes is None:
+            return key in self._base
+        value = self._changes.get(cast("K", key), None)
+        return key in self._base if value is None else value is not _GONE
+
+    def __iter__(self) -> Iterator[K]:
+        if self._changes is None:
+            return iter(self._base)
+        return self._iterate_fork(self._changes)
+
+    def _iterate_fork(self, changes: dict[K, object]) -> Iterator[K]:
+        for key in self._base:
+            if changes.get(key) is not _GONE:
+                yield key
+        for key, value in changes.items():
+            if key not in self._base and value is not _GONE:
+                yield key
+
+    def __len__(self) -> int:
+        return len(self._base) if self._changes is None else self._length
