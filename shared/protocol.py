@@ -300,6 +300,13 @@ class ReportBatch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CommandBatch:
+    """Commands for one host in order: one message per host and commit of the log."""
+
+    commands: tuple[HostCommand, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRequest:
     """A host asks to be trusted with its guests for another while. Counted by the host from when it was sent."""
 
