@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from deploy.lab.guest_image import COMMAND_LINE, GuestImageUnavailable, build_guest_image
-from deploy.lab.hosts import Lab, LabConfig
+from deploy.lab.hosts import Lab, LabConfig, default_cache
 from deploy.lab.preflight import LabFailed, LabUnavailable
 
 
@@ -20,7 +20,7 @@ def main() -> int:
             case "down":
                 Lab.open(arguments.data).down()
             case "image":
-                image = build_guest_image(arguments.data)
+                image = build_guest_image(default_cache())
                 print(f"kernel {image.kernel}\ninitrd {image.initrd}\ncmdline {COMMAND_LINE}")
             case _:
                 _show(Lab.open(arguments.data))
@@ -33,7 +33,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deploy.lab", description=__doc__)
     parser.add_argument("command", choices=("up", "down", "status", "image"))
-    parser.add_argument("--data", type=Path, required=True, help="the folder that holds the lab")
+    parser.add_argument("--data", type=Path, default=Path("lab-data"), help="the lab's folder")
     parser.add_argument("--hosts", type=int, default=3)
     parser.add_argument("--name", default="vmpool", help="tells labs on one machine apart")
     return parser

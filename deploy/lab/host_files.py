@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-FOLDERS: Final = ("etc", "lib", "log", "cache", "run")
+FOLDERS: Final = ("etc", "lib", "log", "run")
 
 _LIBVIRTD_CONF: Final = """\
 # libvirt refuses to migrate to the host it is on, and tells hosts apart by this alone.
@@ -44,6 +44,7 @@ def write_host_files(
     (folder / "etc/qemu.conf").write_text(_QEMU_CONF)
     # Without every host's name in here each migration waits seconds for a name server.
     lines = ["127.0.0.1 localhost", *(f"{addr} {name}" for name, addr in addresses_by_name.items())]
+    (folder / "resolv.conf").write_text("")
     # In place: the file is mounted over /etc/hosts, and a renamed one would not be.
     (folder / "hosts").write_text("\n".join(lines) + "\n")
 

@@ -12,7 +12,7 @@ import subprocess
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Final, Self
@@ -46,13 +46,19 @@ _LIBVIRTD_S_MAX: Final = 60.0
 _ANSWER_S_MAX: Final = 5.0
 
 
+def default_cache() -> Path:
+    """Where this user's labs keep what takes long to make: the guest image, QEMU's capabilities."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vmpool-lab"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabConfig:
-    """What a lab is made from."""
+    """What a lab is made from; `cache` outlives it and is shared by all labs."""
 
     data: Path
     hosts: int = 3
     name: str = "vmpool"
+    cache: Path = field(default_factory=default_cache)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +111,14 @@ class Lab:
             stored = json.loads(state.read_text())
         except FileNotFoundError as error:
             raise LabUnavailable(f"There is no lab in {data}: bring one up first.") from error
-        return cls(LabConfig(data=data.resolve(), hosts=stored["hosts"], name=stored["name"]))
+        return cls(
+            LabConfig(
+                data=data.resolve(),
+                hosts=stored["hosts"],
+                name=stored["name"],
+                cache=Path(stored["cache"]),
+            )
+        )
 
     def down(self) -> None:
         """Kill and remove everything, a crashed lab's remains included; logs and disks stay."""
@@ -173,6 +186,14 @@ class Lab:
         kill_all(self._programs(host), what=host.name)
         forget_volatile_state(host.folder)
 
+    def kill_libvirtd(self, host: LabHost) -> None:
+        """SIGKILL the host's libvirtd alone; its guests run on."""
+
+        def find() -> frozenset[int]:
+            return frozenset(p for p in self.programs_on(host) if command_of(p)[:1] == ["libvirtd"])
+
+        kill_all(find, what=f"libvirtd of {host.name}")
+
     def freeze_host(self, host: LabHost) -> None:
         """Stop everything on the host where it stands."""
         signal_all(self._programs(host), signal.SIGSTOP)
@@ -233,18 +254,27 @@ class Lab:
         wires.refuse_taken_subnet(self.network)
         self.shared.mkdir(parents=True, exist_ok=True)
         # Before anything is made: what a crash leaves must be found by `open` and `down`.
-        state.write_text(json.dumps({"name": self.config.name, "hosts": self.config.hosts}))
+        config = self.config
+        stored = {"name": config.name, "hosts": config.hosts, "cache": str(config.cache)}
+        state.write_text(json.dumps(stored))
 
     def _evict(self, owner: Path) -> None:
         """Remove the remains of a crashed lab with the same wires, or refuse if it lives."""
         remains = Lab(LabConfig(data=owner, hosts=HOSTS_MAX, name=self.config.name))
-        if any(remains._processes(host) for host in remains.hosts):
+        lives = any(remains._processes(host) for host in remains.hosts)
+        if lives and (owner / _STATE_FILE).exists():
             raise LabUnavailable(
-                f"The lab in {owner} uses {self.network.bridge}: take it down first."
+                f"The lab in {owner} has the network {self.network.bridge}: give this one another"
+                f" name, or run: python -m deploy.lab down --data {owner}"
             )
         remains.down()
 
+    @property
+    def _libvirt_cache(self) -> Path:
+        return self.config.cache / "libvirt"
+
     def _build(self) -> None:
+        self._libvirt_cache.mkdir(parents=True, exist_ok=True)
         wires.connect_bridge(self.network, self.config.data)
         for host in self.hosts:
             if self._holder_pid(host) is None:
@@ -252,6 +282,11 @@ class Lab:
         # Each libvirtd takes its time on one CPU; together they use all.
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             list(pool.map(self.start_host, self.hosts))
+        # On a machine's first lab libvirt asks QEMU for what it can do, which takes seconds. Done
+        # here, once for all hosts, it does not hide in the first start or migration of a guest.
+        first = self.hosts[0]
+        argv = self.argv_in(first, ["virsh", "--connect", first.libvirt_uri_local, "capabilities"])
+        _run(argv, seconds_max=_LIBVIRTD_S_MAX)
 
     def _make_host(self, host: LabHost) -> None:
         kill_all(partial(self._processes, host), what=f"what was {host.name}")
@@ -266,7 +301,7 @@ class Lab:
         self._start_holder(host)
 
     def _start_holder(self, host: LabHost) -> None:
-        inside = ["sh", str(_HOLDER), str(host.folder), host.name]
+        inside = ["sh", str(_HOLDER), str(host.folder), host.name, str(self._libvirt_cache)]
         # setsid --fork hands the holder to the machine's init, which reaps it one day.
         # slave: a namespace deleted outside must not live on in here; mounts in here stay in here.
         argv = [
@@ -299,12 +334,12 @@ def _holder_command(pid_file: Path) -> list[str]:
 
 def _checked(config: LabConfig) -> LabConfig:
     """The configuration with its real data folder, if a lab can be made of it."""
-    data = config.data.resolve()
+    data, cache = config.data.resolve(), config.cache.resolve()
     if not 1 <= config.hosts <= HOSTS_MAX:
         raise LabUnavailable(f"A lab has 1 to {HOSTS_MAX} hosts, not {config.hosts}.")
     if any(data.is_relative_to(hidden) for hidden in _HIDDEN):
         raise LabUnavailable(f"{data} would be invisible in the hosts: use another data folder.")
-    return LabConfig(data=data, hosts=config.hosts, name=config.name)
+    return replace(config, data=data, cache=cache)
 
 
 def _run(argv: list[str], *, seconds_max: float) -> subprocess.CompletedProcess[str]:
