@@ -1,8 +1,8 @@
 """What passes between the wire and the API: a call one way, an outcome the other.
 
-Rules: both transports make the same `Call` and answer the same `Success` or `Failure`; nothing here
-knows bytes. A value handed over in a `Success` must not change afterwards: a large one is written out
-by another thread.
+Rules: both transports make the same `Call` and answer the same `Success` or `Failure`; nothing
+here knows bytes. A value handed over in a `Success` must not change afterwards: a large one is
+written out by another thread.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
-# What a client may send. Integers may arrive as strings on either transport; dates are aware, in UTC.
+# What a client may send. Integers may arrive as strings on either transport; dates are aware, in
+# UTC.
 JsonLike: TypeAlias = "str | int | float | bool | datetime | list[JsonLike] | dict[str, JsonLike]"
 
 # What a server may answer. None stands for void, and only as the whole value. Keys are strings or

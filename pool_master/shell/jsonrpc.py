@@ -1,11 +1,11 @@
 """JSON-RPC: bytes to a call, an outcome to bytes; 2.0 by its `jsonrpc` member, else 1.0.
 
 Rules: the id is echoed as it came and must be there (XenAPI has no notifications); parameters are
-positional. A 2.0 success has no `error` member at all, a 2.0 failure is
-`{"code": 1, "message": CODE, "data": [parameters]}`; a 1.0 failure is the array of XenAPI's
-ErrorDescription. What is no call is answered with the standard's own error object and HTTP 200, in 2.0's
-form: its version is not known. A batch is refused: XenAPI clients send none, and one blocked call in it
-would hold back all the other answers.
+positional. A 2.0 success has no `error` member at all, a 2.0 failure is `{"code": 1, "message":
+CODE, "data": [parameters]}`; a 1.0 failure is the array of XenAPI's ErrorDescription. What is no
+call is answered with the standard's own error object and HTTP 200, in 2.0's form: its version is
+not known. A batch is refused: XenAPI clients send none, and one blocked call in it would hold
+back all the other answers.
 """
 
 from collections.abc import Mapping
@@ -112,8 +112,8 @@ def _checked(value: Any, depth: int) -> JsonLike:
             return [_checked(item, depth + 1) for item in value]
         case bool() | str():
             return value
-        # The parser turns integers beyond 64 bits into floats; as integers again they would be other
-        # numbers.
+        # The parser turns integers beyond 64 bits into floats; as integers again they would be
+        # other numbers.
         case int() | float() if not INT64_MIN <= value <= INT64_MAX:
             raise WireError(f"{value} does not fit 64 bits")
         case int() | float():

@@ -1,13 +1,15 @@
 """XML-RPC: bytes to a call, an outcome to bytes.
 
-Rules of the writer: no whitespace between elements (a common client's parser dies on it); integers are
-decimal strings, as XenAPI has them, except a `WireInt`; strings are bare in `<value>`; what XML cannot
-carry (control characters, lone surrogates) is replaced by U+FFFD, so no reply kills a client's parser.
+Rules of the writer: no whitespace between elements (a common client's parser dies on it);
+integers are decimal strings, as XenAPI has them, except a `WireInt`; strings are bare in
+`<value>`; what XML cannot carry (control characters, lone surrogates) is replaced by U+FFFD, so
+no reply kills a client's parser.
 
-Rules of the reader: DTDs, entities and external references are refused before anything is expanded;
-nesting is bounded; numbers are 64 bits. Two kinds of wrong, because clients' libraries tell them apart:
-what is no XML raises `XmlSyntaxError` (HTTP 400: this is no XML-RPC client at all), XML that is no
-XML-RPC call raises `XmlRpcError` (a fault, which every XML-RPC library turns into a readable error).
+Rules of the reader: DTDs, entities and external references are refused before anything is
+expanded; nesting is bounded; numbers are 64 bits. Two kinds of wrong, because clients' libraries
+tell them apart: what is no XML raises `XmlSyntaxError` (HTTP 400: this is no XML-RPC client at
+all), XML that is no XML-RPC call raises `XmlRpcError` (a fault, which every XML-RPC library turns
+into a readable error).
 """
 
 import math
@@ -295,7 +297,7 @@ _WRITERS: Final[dict[type, Callable[..., None]]] = {
 
 
 def _writer_of_subclass(value: object) -> Callable[..., None]:
-    """Find the writer of an enumeration or other subclass; its next value is found by exact type."""
+    """Find the writer of an enumeration or other subclass; the next is found by exact type."""
     for kind in (str, WireInt, int, float, datetime, list, tuple, dict):
         if isinstance(value, kind):
             _WRITERS[type(value)] = _WRITERS[kind]

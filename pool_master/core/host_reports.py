@@ -1,0 +1,225 @@
+"""What a host's word means: reports in, events out.
+
+Rules: a report that was seen before, or that an older one has overtaken, yields nothing (invariant 6); a command's report
+counts only for the operation that it answers, in the step in which that operation is; what a host says of a domain counts
+only for the incarnation that the log says lives there, everything else is drift and goes to reconcile.
+"""
+
+from typing import assert_never
+
+from pool_master.core import events as ev
+from pool_master.core.context import Context
+from pool_master.core.pool import Pool
+from pool_master.core.reconcile import reconcile_change, reconcile_inventory
+from pool_master.core.task import Operation
+from pool_master.core.vm import Vm
+from pool_master.core.vm_migration import STEP_MOVE, STEP_SETTLE
+from shared import protocol as says
+from shared.enums import PowerState, VmOperation
+from shared.errors import VmMigrateFailed
+from shared.protocol import DomainObservation, DomainState
+from shared.refs import HostRef, TaskRef
+
+
+class UnknownHost(Exception):
+    """A report from a host that is not in the pool: refused, counted and shown."""
+
+
+def decide_report(pool: Pool, report: says.HostReport, context: Context) -> list[ev.Event]:
+    """Give the events that one report makes.
+
+    Raises:
+        UnknownHost: nobody asked that host.
+    """
+    host = pool.host_of_uuid(report.host)
+    if host is None:
+        raise UnknownHost(report.host)
+    if report.journal == host.journal and report.sequence <= host.report_sequence:
+        return []
+    began: list[ev.Event] = []
+    if (report.journal, report.epoch) != (host.journal, host.epoch):
+        if report.journal == host.journal and report.epoch < host.epoch:
+            return []
+        began = [
+            ev.HostAgentStarted(host=host.ref, journal=report.journal, epoch=report.epoch)
+        ]
+    said = _decide_body(pool, host.ref, report.body, context)
+    seen = ev.HostReportsSeen(host=host.ref, journal=report.journal, sequence=report.sequence)
+    # A report that says nothing new leaves no trace in the log.
+    return [*began, *said, seen] if began or said else []
+
+
+def _decide_body(
+    pool: Pool, host: HostRef, body: says.ReportBody, context: Context
+) -> list[ev.Event]:
+    match body:
+        case says.CommandSucceeded() | says.CommandFailed():
+            return _decide_outcome(pool, host, body)
+        case says.CommandProgressed():
+            task = pool.tasks.get(TaskRef(body.task))
+            if task is None or task.is_finished or task.progress >= body.progress:
+                return []
+            return [ev.OperationProgressed(task=task.ref, progress=min(body.progress, 1.0))]
+        case says.DomainChanged():
+            return reconcile_change(pool, host, body, context)
+        case says.HostInventory():
+            return reconcile_inventory(pool, host, body, context)
+    assert_never(body)
+
+
+def _decide_outcome(
+    pool: Pool, host: HostRef, body: says.CommandSucceeded | says.CommandFailed
+) -> list[ev.Event]:
+    operation = pool.operations.get(TaskRef(body.task))
+    if operation is None:
+        return _decide_dropped(pool, host, body)
+    vm = pool.vms.get(operation.vm)
+    is_answer = operation.host == host and body.command_id == command_id_of(operation)
+    if vm is None or not is_answer:
+        return []
+    if operation.kind is VmOperation.POOL_MIGRATE:
+        return _decide_migration(pool, operation, vm, body)
+    match body:
+        case says.CommandSucceeded():
+            effect = _effect(operation, vm, body.observation)
+            return [*effect, ev.TaskSucceeded(task=operation.task)]
+        case says.CommandFailed():
+            left = _left_behind(operation, vm, body.observation)
+            error = (body.code, *body.parameters)
+            return [*left, ev.TaskFailed(task=operation.task, error_info=error)]
+    assert_never(body)
+
+
+def command_id_of(operation: Operation) -> str:
+    """Give the id of the command for the operation's present step: the same under every leader."""
+    return f"{operation.task}/{operation.step}"
+
+
+def stale_command_id(host_uuid: str, vm_uuid: str, incarnation: int) -> str:
+    """Give the id of the command that drops a stale domain."""
+    return f"drop/{host_uuid}/{vm_uuid}/{incarnation}"
+
+
+def _decide_dropped(
+    pool: Pool, host: HostRef, body: says.CommandSucceeded | says.CommandFailed
+) -> list[ev.Event]:
+    is_drop = body.command_id == stale_command_id(
+        pool.hosts[host].uuid, body.vm_uuid, body.incarnation
+    )
+    if not is_drop or isinstance(body, says.CommandFailed):
+        return []
+    key = f"{host}/{body.vm_uuid}/{body.incarnation}"
+    if key not in pool.stale_domains:
+        return []
+    return [
+        ev.StaleDomainDropped(host=host, vm_uuid=body.vm_uuid, incarnation=body.incarnation)
+    ]
+
+
+def _effect(
+    operation: Operation, vm: Vm, observation: DomainObservation | None
+) -> list[ev.Event]:
+    """What is true after a command that succeeded: its effect, read from what the host saw."""
+    match operation.kind:
+        case VmOperation.PAUSE if vm.power_state is not PowerState.PAUSED:
+            return [ev.VmPaused(vm=vm.ref)]
+        case VmOperation.UNPAUSE if vm.power_state is not PowerState.RUNNING:
+            return [ev.VmUnpaused(vm=vm.ref)]
+        case VmOperation.CLEAN_SHUTDOWN | VmOperation.HARD_SHUTDOWN:
+            return _gone(operation, vm, reason=operation.kind.value)
+        case _:
+            return _shown(operation.host, vm, observation)
+
+
+def _left_behind(
+    operation: Operation, vm: Vm, observation: DomainObservation | None
+) -> list[ev.Event]:
+    """What is true after a command that failed: the domain as the host left it."""
+    if observation is not None and observation.state in {DomainState.RUNNING, DomainState.PAUSED}:
+        return _shown(operation.host, vm, observation)
+    return _gone(operation, vm, reason=f"{operation.kind.value} failed, no domain is left")
+
+
+def _gone(operation: Operation, vm: Vm, *, reason: str) -> list[ev.Event]:
+    """No domain of the operation's incarnation, or an older one, is left; a newer one is not its business."""
+    if vm.power_state is PowerState.HALTED or vm.incarnation > operation.incarnation:
+        return []
+    return [ev.VmHalted(vm=vm.ref, reason=reason)]
+
+
+def _shown(host: HostRef, vm: Vm, observation: DomainObservation | None) -> list[ev.Event]:
+    """A domain that runs or is paused, as the host shows it; nothing where the log says so already."""
+    if observation is None or observation.incarnation < vm.incarnation:
+        return []
+    state = PowerState.PAUSED if observation.state is DomainState.PAUSED else PowerState.RUNNING
+    is_known = (vm.resident_on, vm.incarnation, vm.domid) == (
+        host,
+        observation.incarnation,
+        observation.domid,
+    )
+    if is_known and state is vm.power_state:
+        return []
+    if is_known:
+        is_paused = state is PowerState.PAUSED
+        return [ev.VmPaused(vm=vm.ref) if is_paused else ev.VmUnpaused(vm=vm.ref)]
+    return [started(vm, host, observation)]
+
+
+def started(vm: Vm, host: HostRef, observation: DomainObservation) -> ev.VmStarted:
+    """The event for a domain that a host has shown."""
+    is_paused = observation.state is DomainState.PAUSED
+    return ev.VmStarted(
+        vm=vm.ref,
+        host=host,
+        incarnation=observation.incarnation,
+        domid=observation.domid,
+        power_state=PowerState.PAUSED if is_paused else PowerState.RUNNING,
+        cpu_flags=observation.cpu_flags,
+        memory_actual=observation.memory_actual,
+        vcpus=observation.vcpus,
+        console_rfb=observation.console_rfb,
+        console_vt100=observation.console_vt100,
+    )
+
+
+def _decide_migration(
+    pool: Pool, operation: Operation, vm: Vm, body: says.CommandSucceeded | says.CommandFailed
+) -> list[ev.Event]:
+    if operation.step == STEP_MOVE:
+        is_still_here = body.observation is not None
+        if isinstance(body, says.CommandFailed) and is_still_here:
+            left = _left_behind(operation, vm, body.observation)
+            error = (body.code, *body.parameters)
+            return [*left, ev.TaskFailed(task=operation.task, error_info=error)]
+        return [
+            ev.OperationAdvanced(
+                task=operation.task, step=STEP_SETTLE, host=operation.destination
+            )
+        ]
+    if isinstance(body, says.CommandFailed):
+        error = (body.code, *body.parameters)
+        return [ev.TaskFailed(task=operation.task, error_info=error)]
+    observation = body.observation
+    if observation is not None:
+        return [
+            ev.VmMigrated(
+                vm=vm.ref,
+                host=operation.destination,
+                domid=observation.domid,
+                console_rfb=observation.console_rfb,
+                console_vt100=observation.console_vt100,
+            ),
+            ev.TaskSucceeded(task=operation.task),
+        ]
+    return _migrated_nowhere(pool, operation, vm)
+
+
+def _migrated_nowhere(pool: Pool, operation: Operation, vm: Vm) -> list[ev.Event]:
+    """The destination has no guest and never will: it is where it was, or, where the source has none, lost."""
+    error = VmMigrateFailed(
+        vm.ref, vm.resident_on, operation.destination, "the guest did not arrive"
+    )
+    failed = ev.TaskFailed(task=operation.task, error_info=tuple(error.description))
+    if not pool.is_live(vm.resident_on):
+        return [failed]
+    return [ev.VmHalted(vm=vm.ref, reason="lost in migration"), failed]

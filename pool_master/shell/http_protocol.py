@@ -1,0 +1,198 @@
+"""uvicorn's HTTP protocol, with the bounds and manners that uvicorn leaves to a proxy in front.
+
+Rules: a connection that sends nothing, or sends its header too slowly or without end, or does not
+read its answers, is closed after a bound; headers and body of an answer leave in one write; a
+connection with a request in hand is never closed by a drain.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpLimits:
+    """The bounds of the HTTP server."""
+
+    body_bytes_max: int = 1024 * 1024
+    # A body over the limit is still read and thrown away up to here, so that its sender, who reads
+    # only after writing, sees the refusal instead of a reset.
+    discard_bytes_max: int = 64 * 1024 * 1024
+    header_bytes_max: int = 32 * 1024
+    # For the header, and again for the body: what a slow sender may take.
+    request_read_s_max: float = 30.0
+    # Without a request in hand; clients keep connections for their next call.
+    idle_s_max: float = 300.0
+    tls_handshake_s_max: float = 10.0
+    drain_s_max: float = 20.0
+    connections_max: int = 10_000
+    backlog: int = 1024
+
+
+class OneWriteTransport(asyncio.Transport):
+    """A transport that sends what was written in one turn of the loop as one segment."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._transport = transport
+        self._loop = loop
+        self._pending: list[bytes | bytearray | memoryview] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send `data` at the end of this turn of the loop."""
+        if not self._pending:
+            self._loop.call_soon(self.flush)
+        self._pending.append(data)
+
+    def flush(self) -> None:
+        """Send what is pending."""
+        pending, self._pending = self._pending, []
+        if pending and not self._transport.is_closing():
+            self._transport.write(b"".join(pending))
+
+    def close(self) -> None:
+        """Send what is pending and close."""
+        self.flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._pending.clear()
+        self._transport.abort()
+
+    def is_closing(self) -> bool:
+        """Say whether the connection is closed or about to be."""
+        return self._transport.is_closing()
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        """Ask the connection itself."""
+        return self._transport.get_extra_info(name, default)
+
+    def get_write_buffer_size(self) -> int:
+        """Count the bytes that the client has not taken yet."""
+        return self._transport.get_write_buffer_size()
+
+    def pause_reading(self) -> None:
+        """Take nothing more from the client for now."""
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take from the client again."""
+        self._transport.resume_reading()
+
+
+class Connections(ServerState):
+    """All connections and requests of one server, on all its listeners."""
+
+    def __init__(self, limits: HttpLimits) -> None:
+        super().__init__()
+        self.limits = limits
+        self.draining = asyncio.Event()
+        self.empty = asyncio.Event()
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, config: uvicorn.Config, connections: Connections) -> None:
+        super().__init__(config, connections, {"draining": connections.draining})
+        self._all: Final = connections
+        self._limits: Final = connections.limits
+        self._reads_header = False
+        self._header_bytes = 0
+        self._header_timer: asyncio.TimerHandle | None = None
+        self._unsent_bytes = 0
+        self.timeout_keep_alive: float = connections.limits.idle_s_max  # type: ignore[assignment]
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        super().connection_made(OneWriteTransport(transport, self.loop))
+        if self._all.draining.is_set():
+            self.transport.close()
+        elif len(self.connections) > self._limits.connections_max:
+            self._refuse(503, "Too many connections.")
+        else:
+            self._watch_idleness()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_header_timer()
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        if not self.connections:
+            self._all.empty.set()
+
+    # Idle and slow clients
+
+    def _watch_idleness(self) -> None:
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection; one that still takes a long answer is not idle."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent == 0:
+            super().timeout_keep_alive_handler()
+        elif unsent == self._unsent_bytes:
+            # Nothing was taken for a whole period: an orderly close would wait for ever.
+            self.transport.abort()
+        else:
+            self._unsent_bytes = unsent
+            self._watch_idleness()
+
+    def _header_too_slow(self) -> None:
+        self._refuse(408, "The request's header took too long.")
+
+    def _stop_header_timer(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _refuse(self, status: int, text: str) -> None:
+        self._stop_header_timer()
+        body = text.encode()
+        self.transport.write(
+            STATUS_LINE[status]
+            + b"content-type: text/plain\r\nconnection: close\r\n"
+            + b"content-length: %d\r\n\r\n" % len(body)
+            + body
+        )
+        self.transport.close()
+
+    # What the parser tells
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        if self.transport is None or self.transport.is_closing():
+            return
+        if self._reads_header:
+            # The parser keeps an unfinished header line to itself, so the bytes are counted here.
+            self._header_bytes += len(data)
+            if self._header_bytes > self._limits.header_bytes_max:
+                self._refuse(431, "The request's header is too large.")
+        elif self.timeout_keep_alive_task is None and self._is_idle():
+            # Blank lines between requests start none.
+            self._watch_idleness()
+
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._reads_header = True
+        self._header_bytes = 0
+        self._header_timer = self.loop.call_later(
+            self._limits.request_read_s_max, self._header_too_slow
+        )
+
+    def on_headers_complete(self) -> None:
+        self._reads_header = False
+        self._stop_header_timer()
+        super().on_headers_complete()
