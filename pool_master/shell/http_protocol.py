@@ -7,11 +7,17 @@ connection with a request in hand is never closed by a drain.
 
 import asyncio
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 from uvicorn.server import ServerState
+
+_HEADER_TOO_LARGE: Final = "The request's header is too large."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +101,10 @@ class Connections(ServerState):
         self.empty = asyncio.Event()
 
 
+class HeaderTooLargeError(Exception):
+    """The header is larger than `header_bytes_max`."""
+
+
 class BoundedHttpProtocol(HttpToolsProtocol):
     """One connection."""
 
@@ -104,13 +114,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._limits: Final = connections.limits
         self._reads_header = False
         self._header_bytes = 0
+        self._fed_bytes = 0
         self._header_timer: asyncio.TimerHandle | None = None
         self._unsent_bytes = 0
         self.timeout_keep_alive: float = connections.limits.idle_s_max  # type: ignore[assignment]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        super().connection_made(OneWriteTransport(transport, self.loop))
+        """Begin, unless there are too many or the server is stopping."""
+        # uvloop's transports do not inherit from asyncio's, so this cannot be asserted.
+        stream = cast("asyncio.Transport", transport)
+        super().connection_made(OneWriteTransport(stream, self.loop))
         if self._all.draining.is_set():
             self.transport.close()
         elif len(self.connections) > self._limits.connections_max:
@@ -119,6 +132,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._watch_idleness()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
         self._stop_header_timer()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
@@ -167,32 +181,61 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     # What the parser tells
 
     def data_received(self, data: bytes) -> None:
+        """Feed the parser, and bound what it keeps."""
         if self.transport.is_closing():
             return
         super().data_received(data)
-        if self.transport is None or self.transport.is_closing():
+        if self.transport.is_closing():
             return
         if self._reads_header:
-            # The parser keeps an unfinished header line to itself, so the bytes are counted here.
-            self._header_bytes += len(data)
-            if self._header_bytes > self._limits.header_bytes_max:
-                self._refuse(431, "The request's header is too large.")
+            # The parser keeps an unfinished line to itself, so the bytes are counted here too.
+            self._fed_bytes += len(data)
+            if self._fed_bytes > self._limits.header_bytes_max:
+                self._refuse(431, _HEADER_TOO_LARGE)
         elif self.timeout_keep_alive_task is None and self._is_idle():
             # Blank lines between requests start none.
             self._watch_idleness()
 
     def _is_idle(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is None or cycle.response_complete
 
     def on_message_begin(self) -> None:
+        """Start the clock for the header."""
         super().on_message_begin()
         self._reads_header = True
         self._header_bytes = 0
+        self._fed_bytes = 0
+        self._unsent_bytes = 0
         self._header_timer = self.loop.call_later(
             self._limits.request_read_s_max, self._header_too_slow
         )
 
+    def on_url(self, url: bytes) -> None:
+        """Take a piece of the request's target."""
+        self._count_header(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header or trailer."""
+        self._count_header(len(name) + len(value))
+        super().on_header(name, value)
+
+    def _count_header(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > self._limits.header_bytes_max:
+            # The parser stops at this and says so through send_400_response.
+            raise HeaderTooLargeError(_HEADER_TOO_LARGE)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what the parser refused."""
+        if self._header_bytes > self._limits.header_bytes_max:
+            self._refuse(431, _HEADER_TOO_LARGE)
+        else:
+            self._refuse(400, msg)
+
     def on_headers_complete(self) -> None:
+        """Stop the clock; the request is handed to the application."""
         self._reads_header = False
         self._stop_header_timer()
         super().on_headers_complete()

@@ -1,289 +1,182 @@
-"""HTTP: requests to calls of the API, outcomes to responses.
+"""Listening: TCP with and without TLS, Unix sockets, start and drain.
 
-Rules: everything is async, so that a call that waits a minute for events occupies no worker. A
-client that leaves ends a call that only waits (`event.from`), and never one that may change
-something: that one runs to its end, unheard. A stopping server answers what it has in hand.
-
-Malformed input: what is no XML is HTTP 400 with plain text; XML that is no call is an XML-RPC
-fault; what is no JSON-RPC request is the standard's error object.
+Rules: a stopping server closes idle connections, answers every request in hand, and only after
+its bound cancels what is left. A Unix socket belongs to its owner alone, from the moment it can
+be found.
 """
 
 import asyncio
-from dataclasses import dataclass, field
-from email.utils import formatdate
-from typing import Final, Protocol, TypeAlias
+import contextlib
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-import orjson
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+import uvicorn
+from starlette.types import ASGIApp
 
-from pool_master.shell import jsonrpc, xmlrpc
-from pool_master.shell.calls import Call, Failure, JsonLike, Success
-from pool_master.shell.http_protocol import HttpLimits
-from shared.errors import HostStillBooting, InternalError
+from pool_master.shell.http_app import LocalRootApp
+from pool_master.shell.http_protocol import BoundedHttpProtocol, Connections, HttpLimits
 
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class LocalRoot:
-    """The caller came through the Unix socket, which only this machine's root can open."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcpListener:
+    """An address to listen on; port 0 takes a free one. Without `tls` it is plain HTTP."""
+
+    host: str
+    port: int = 0
+    tls: ssl.SSLContext | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Remote:
-    """The caller came over TCP and must log in."""
+class UnixListener:
+    """A socket in the file system, for this machine's root."""
 
-    address: str
-
-
-Peer: TypeAlias = LocalRoot | Remote
+    path: Path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
-    """Whether this master leads, and what else an operator's probe should show."""
+class RunningHttp:
+    """A server that listens."""
 
-    is_leader: bool
-    details: dict[str, JsonLike] = field(default_factory=dict)
+    def __init__(self, limits: HttpLimits) -> None:
+        self.ports: list[int] = []
+        self.connections = Connections(limits)
+        self._limits = limits
+        self._servers: list[asyncio.Server] = []
+        self._unix_paths: list[Path] = []
 
+    @property
+    def port(self) -> int:
+        """The first TCP listener's port."""
+        return self.ports[0]
 
-class ApiPort(Protocol):
-    """What the HTTP server needs of the API."""
+    async def listen(self, app: ASGIApp, listener: TcpListener | UnixListener) -> None:
+        """Listen on one address."""
+        loop = asyncio.get_running_loop()
+        match listener:
+            case TcpListener(host=host, port=port, tls=tls):
+                bound = _bind_tcp(host, port, self._limits.backlog)
+                self.ports.append(bound.getsockname()[1])
+                self._servers.append(
+                    await loop.create_server(
+                        self._protocol_factory(app),
+                        sock=bound,
+                        ssl=tls,
+                        backlog=self._limits.backlog,
+                        ssl_handshake_timeout=self._limits.tls_handshake_s_max if tls else None,
+                    )
+                )
+            case UnixListener(path=path):
+                bound = _bind_unix(path)
+                self._unix_paths.append(path)
+                self._servers.append(
+                    await loop.create_unix_server(
+                        self._protocol_factory(LocalRootApp(app)),
+                        sock=bound,
+                        backlog=self._limits.backlog,
+                    )
+                )
 
-    async def call(self, call: Call, peer: Peer) -> Success | Failure:
-        """Do one call; a failure that a client may see is returned, never raised."""
-        ...
+    def _protocol_factory(self, app: ASGIApp) -> "_ProtocolFactory":
+        config = uvicorn.Config(
+            app,
+            interface="asgi3",
+            http=BoundedHttpProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+        )
+        config.load()
+        return _ProtocolFactory(config, self.connections)
 
-    def health(self) -> Health:
-        """Say how this master is."""
-        ...
+    async def drain(self) -> None:
+        """Answer the requests in hand and end; what is left after the bound is cut."""
+        for server in self._servers:
+            server.close()
+        for path in self._unix_paths:
+            path.unlink(missing_ok=True)
+        self.connections.draining.set()
+        for connection in list(self.connections.connections):
+            connection.shutdown()
+        try:
+            async with asyncio.timeout(self._limits.drain_s_max):
+                await self._idle()
+        except TimeoutError:
+            log.warning("http_drain_cut", requests=len(self.connections.tasks))
+            await self._cut()
 
+    async def _idle(self) -> None:
+        if self.connections.connections:
+            self.connections.empty.clear()
+            await self.connections.empty.wait()
+        # A call whose client has left still runs to its end.
+        while self.connections.tasks:
+            await asyncio.wait(self.connections.tasks)
 
-# Waiting is all these do, so nobody misses one whose client is gone.
-ONLY_WAITING: Final = ("event.from", "event_from", "event.next", "event_next")
-# As xapi has them: any page may call, since a session is an argument and never a cookie.
-CORS: Final = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Allow-Headers": "X-Requested-With",
-}
-# Above this many objects in an answer another thread writes it, so that nobody else has to wait.
-LARGE_ANSWER_ITEMS: Final = 500
-_PEER: Final = "vmpool.peer"
-_PAGE: Final = """vmpool: a pool of virtual machines behind the XenAPI.
-
-XML-RPC: POST /    JSON-RPC: POST /jsonrpc    GET /health    GET /metrics
-"""
-
-
-def make_app(
-    api: ApiPort, limits: HttpLimits, *, registry: CollectorRegistry = REGISTRY
-) -> Starlette:
-    """Make the application: both transports, health, metrics and a page that says what this is."""
-    front = _Front(api, limits, registry)
-    anything = "/{path:path}"
-    return Starlette(
-        routes=[
-            Route("/", front.page, methods=["GET"]),
-            Route("/health", front.health, methods=["GET"]),
-            Route("/metrics", front.metrics, methods=["GET"]),
-            Route("/jsonrpc", front.json_rpc, methods=["POST"]),
-            Route("/json", front.json_rpc, methods=["POST"]),
-            Route(anything, front.options, methods=["OPTIONS"]),
-            # A client that appends to the path it was given still means the API.
-            Route(anything, front.xml_rpc, methods=["POST"]),
-        ]
-    )
+    async def _cut(self) -> None:
+        tasks = list(self.connections.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for connection in list(self.connections.connections):
+            connection.transport.abort()
 
 
 @dataclass(frozen=True, slots=True)
-class LocalRootApp:
-    """The application as the Unix socket offers it: every caller is this machine's root."""
+class _ProtocolFactory:
+    config: uvicorn.Config
+    connections: Connections
 
-    app: ASGIApp
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Mark the request and pass it on."""
-        scope[_PEER] = LocalRoot()
-        await self.app(scope, receive, send)
+    def __call__(self) -> asyncio.Protocol:
+        return BoundedHttpProtocol(self.config, self.connections)
 
 
-class _RefusedRequest(Exception):
-    """A request that is answered with plain text and an HTTP status."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-
-
-@dataclass(frozen=True, slots=True)
-class _Front:
-    """The endpoints."""
-
-    api: ApiPort
-    limits: HttpLimits
-    registry: CollectorRegistry
-
-    async def xml_rpc(self, request: Request) -> Response:
-        try:
-            call = xmlrpc.parse(await _read_body(request, self.limits))
-        except _RefusedRequest as refusal:
-            return _plain(str(refusal), status=refusal.status, closes=True)
-        except xmlrpc.XmlSyntaxError as error:
-            return _plain(f"This is no XML-RPC request: {error}\n", status=400)
-        except xmlrpc.XmlRpcError as error:
-            return _respond(xmlrpc.fault(str(error)), "text/xml")
-        outcome = await self._outcome(call, request)
-        try:
-            content = await _encode_xml(call.method, outcome)
-        except TypeError:
-            content = xmlrpc.answer(call.method, _unspeakable(call))
-        return _respond(content, "text/xml")
-
-    async def json_rpc(self, request: Request) -> Response:
-        try:
-            asked = jsonrpc.parse(await _read_body(request, self.limits))
-        except _RefusedRequest as refusal:
-            return _plain(str(refusal), status=refusal.status, closes=True)
-        except jsonrpc.JsonRpcError as error:
-            return _respond(error.answer, "application/json")
-        outcome = await self._outcome(asked.call, request)
-        try:
-            content = jsonrpc.answer(asked, outcome)
-        except TypeError:
-            content = jsonrpc.answer(asked, _unspeakable(asked.call))
-        return _respond(content, "application/json")
-
-    async def _outcome(self, call: Call, request: Request) -> Success | Failure:
-        peer: Peer = request.scope.get(_PEER) or Remote(
-            address=request.client.host if request.client is not None else ""
-        )
-        try:
-            if call.method in ONLY_WAITING:
-                return await self._wait(call, peer, request)
-            return await self.api.call(call, peer)
-        except Exception:
-            # A defect of ours; the client learns that it is one, and nothing else about it.
-            log.exception("call_failed_unexpectedly", method=call.method)
-            return Failure(InternalError(f"{call.method} failed unexpectedly").description)
-
-    async def _wait(self, call: Call, peer: Peer, request: Request) -> Success | Failure:
-        """Do a call that only waits, until its client leaves or the server stops."""
-        waiting = asyncio.create_task(self.api.call(call, peer))
-        ends = [asyncio.create_task(_disconnected(request.receive))]
-        draining: asyncio.Event | None = request.scope.get("state", {}).get("draining")
-        if draining is not None:
-            ends.append(asyncio.create_task(_is_set(draining)))
-        try:
-            await asyncio.wait([waiting, *ends], return_when=asyncio.FIRST_COMPLETED)
-            if waiting.done():
-                return waiting.result()
-            return Failure(HostStillBooting().description)
-        finally:
-            for task in (waiting, *ends):
-                task.cancel()
-            await asyncio.gather(waiting, *ends, return_exceptions=True)
-
-    async def options(self, request: Request) -> Response:
-        asked = request.headers.get("access-control-request-headers")
-        allowed = CORS["Access-Control-Allow-Headers"]
-        return Response(
-            headers={
-                **CORS,
-                "Access-Control-Allow-Headers": f"{asked}, {allowed}" if asked else allowed,
-                "Access-Control-Allow-Methods": "POST, GET, OPTIONS",
-            }
-        )
-
-    async def page(self, _request: Request) -> Response:
-        return _plain(_PAGE)
-
-    async def health(self, _request: Request) -> Response:
-        health = self.api.health()
-        body = orjson.dumps({"is_leader": health.is_leader, **health.details})
-        return _respond(body, "application/json", status=200 if health.is_leader else 503)
-
-    async def metrics(self, _request: Request) -> Response:
-        return _respond(generate_latest(self.registry), CONTENT_TYPE_LATEST)
-
-
-async def _read_body(request: Request, limits: HttpLimits) -> bytes:
+@contextlib.asynccontextmanager
+async def running_http(
+    app: ASGIApp, listeners: Sequence[TcpListener | UnixListener], limits: HttpLimits
+) -> AsyncIterator[RunningHttp]:
+    """Serve `app` on all `listeners` within the block; drain at its end."""
+    server = RunningHttp(limits)
     try:
-        async with asyncio.timeout(limits.request_read_s_max):
-            return await _read_bounded(request.receive, limits)
-    except TimeoutError as error:
-        raise _RefusedRequest(408, "The request took too long to arrive.\n") from error
+        for listener in listeners:
+            await server.listen(app, listener)
+        yield server
+    finally:
+        await server.drain()
 
 
-async def _read_bounded(receive: Receive, limits: HttpLimits) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    more = True
-    while more:
-        message: Message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _RefusedRequest(400, "The client left.\n")
-        chunk: bytes = message.get("body", b"")
-        more = message.get("more_body", False)
-        size += len(chunk)
-        if size <= limits.body_bytes_max:
-            chunks.append(chunk)
-        elif size > limits.discard_bytes_max:
-            break
-        else:
-            chunks.clear()
-    if size > limits.body_bytes_max:
-        raise _RefusedRequest(413, f"A request holds {limits.body_bytes_max} bytes at most.\n")
-    return b"".join(chunks)
+def _bind_tcp(host: str, port: int, backlog: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.create_server((host, port), family=family, backlog=backlog)
+    # Inherited by every accepted connection: a delayed last segment costs a call 40 ms.
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    bound.setblocking(False)
+    return bound
 
 
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+def _bind_unix(path: Path) -> socket.socket:
+    """Bind under another name first, so that nobody meets the socket before its mode is set."""
+    if path.is_socket() and _answers(path):
+        raise OSError(f"{path} is served by another process")
+    draft = path.with_name(path.name + ".new")
+    draft.unlink(missing_ok=True)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    bound.bind(str(draft))
+    os.chmod(draft, 0o600)
+    draft.rename(path)
+    bound.setblocking(False)
+    return bound
 
 
-async def _is_set(event: asyncio.Event) -> None:
-    await event.wait()
-
-
-async def _encode_xml(method: str, outcome: Success | Failure) -> bytes:
-    if isinstance(outcome, Success) and _items(outcome.value) > LARGE_ANSWER_ITEMS:
-        return await asyncio.to_thread(xmlrpc.answer, method, outcome)
-    return xmlrpc.answer(method, outcome)
-
-
-def _items(value: object) -> int:
-    """Count the objects on the two upper levels: records in a map, events in a batch."""
-    match value:
-        case dict():
-            return len(value) + sum(len(item) for item in value.values() if isinstance(item, list))
-        case list():
-            return len(value)
-        case _:
-            return 0
-
-
-def _unspeakable(call: Call) -> Failure:
-    log.exception("answer_not_serialisable", method=call.method)
-    return Failure(InternalError(f"the answer to {call.method} cannot be written").description)
-
-
-def _respond(content: bytes, content_type: str, *, status: int = 200) -> Response:
-    # As a header, not as media type: Starlette would add a charset, and clients reject that.
-    return Response(
-        content,
-        status_code=status,
-        headers={"Content-Type": content_type, "Date": formatdate(usegmt=True), **CORS},
-    )
-
-
-def _plain(text: str, *, status: int = 200, closes: bool = False) -> Response:
-    response = _respond(text.encode(), "text/plain", status=status)
-    if closes:
-        response.headers["Connection"] = "close"
-    return response
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(str(path)) == 0
