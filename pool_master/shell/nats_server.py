@@ -1,10 +1,10 @@
 """The nats-server that a master on one machine runs for itself.
 
-One job: keep one nats-server child alive on one data folder and one port. It is restarted when it dies, it dies with us,
-and one that a killed predecessor left behind is stopped before ours starts.
+One job: keep one nats-server child alive on one data folder and one port. It is restarted when it
+dies, it dies with us, and one that a killed predecessor left behind is stopped before ours starts.
 
-Rules: the store syncs every message (`sync_interval: always`): what was acknowledged survives a power cut. Everything
-lives under DATA/nats: nats.conf, nats.pid, nats.log, lock, jetstream/.
+Rules: the store syncs every message (`sync_interval: always`): what was acknowledged survives a
+power cut. Everything lives under DATA/nats: nats.conf, nats.pid, nats.log, lock, jetstream/.
 """
 
 import asyncio
@@ -50,7 +50,8 @@ class NatsServerError(OSError):
 class NatsServerOptions:
     """What an operator may choose; port 0 picks a free one, once, and keeps it.
 
-    `authorization` is the text inside nats.conf's `authorization { }`; `extra_config` is added as it is (TLS, routes).
+    `authorization` is the text inside nats.conf's `authorization { }`; `extra_config` is added as
+    it is (TLS, routes).
     """
 
     host: str = "127.0.0.1"
@@ -61,7 +62,8 @@ class NatsServerOptions:
 
 
 class NatsServer:
-    """A nats-server child process and its supervision; use as `async with NatsServer(folder) as server`."""
+    """A nats-server child process and its supervision; use as `async with NatsServer(folder) as
+    server`."""
 
     def __init__(self, data_folder: Path, options: NatsServerOptions | None = None) -> None:
         self._options = options or NatsServerOptions()
@@ -102,6 +104,7 @@ class NatsServer:
         return self._folder
 
     async def __aenter__(self) -> Self:
+        """Start it."""
         await self.start()
         return self
 
@@ -111,6 +114,7 @@ class NatsServer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        """Stop it."""
         await self.close()
 
     async def start(self) -> None:
@@ -124,7 +128,9 @@ class NatsServer:
         try:
             self._binary = await asyncio.to_thread(find_binary, self._options.binary)
             await asyncio.to_thread(stop_stale, self._folder)
-            self._port = self._options.port or kept_port(self._folder) or free_port(self._options.host)
+            self._port = (
+                self._options.port or kept_port(self._folder) or free_port(self._options.host)
+            )
             self._write_config()
             await self._spawn()
             await self._wait_until_it_answers()
@@ -158,7 +164,9 @@ class NatsServer:
             code = await self._process.wait()
             if time.monotonic() - started > HEALTHY_AFTER_S:
                 backoff_s = BACKOFF_S_MIN
-            log.warning("nats_server.died", code=code, restart_in_s=backoff_s, log=str(self._log_file))
+            log.warning(
+                "nats_server.died", code=code, restart_in_s=backoff_s, log=str(self._log_file)
+            )
             await asyncio.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, BACKOFF_S_MAX)
             self._restarts += 1
@@ -168,7 +176,8 @@ class NatsServer:
                 log.error("nats_server.not_started", error=str(error))  # noqa: TRY400 - not a defect
 
     async def _spawn(self) -> None:
-        """Start the child; where setpriv exists the kernel kills it with us, else the next start stops it."""
+        """Start the child; where setpriv exists the kernel kills it with us, else the next start
+        stops it."""
         command = [str(self._binary), "-c", str(self._folder / "nats.conf")]
         if setpriv := shutil.which("setpriv"):
             command = [setpriv, "--pdeathsig", "TERM", "--", *command]
@@ -261,7 +270,9 @@ jetstream {{
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(fd)
-            raise NatsServerError(f"another process runs the nats-server in {self._folder}") from error
+            raise NatsServerError(
+                f"another process runs the nats-server in {self._folder}"
+            ) from error
         self._lock_fd = fd
 
     def _unlock(self) -> None:
@@ -277,7 +288,11 @@ def find_binary(wanted: Path | None) -> Path:
         NatsServerError: there is none that is new enough.
     """
     on_path = shutil.which("nats-server")
-    candidates = [wanted] if wanted else [Path(sys.prefix) / "bin" / "nats-server", Path(on_path or "/nonexistent")]
+    candidates = (
+        [wanted]
+        if wanted
+        else [Path(sys.prefix) / "bin" / "nats-server", Path(on_path or "/nonexistent")]
+    )
     complaints = []
     for candidate in candidates:
         if not os.access(candidate, os.X_OK):
@@ -294,7 +309,9 @@ def find_binary(wanted: Path | None) -> Path:
 def binary_version(binary: Path) -> tuple[int, ...]:
     """Give the version that `nats-server -v` says; (0,) where it says none."""
     try:
-        said = subprocess.run([binary, "-v"], capture_output=True, text=True, timeout=10, check=False)  # noqa: S603
+        said = subprocess.run(  # noqa: S603 - an operator's choice, or our own environment's
+            [binary, "-v"], capture_output=True, text=True, timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return (0,)
     match = re.search(r"v(\d+)\.(\d+)\.(\d+)", said.stdout)

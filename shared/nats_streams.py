@@ -1,0 +1,104 @@
+"""The streams of one pool: what each must promise, made where missing and checked where there.
+
+Rules: the log is for ever, nobody can delete from it; everything else is bounded. Commands can
+always be planned again, so the oldest go first when nobody reads them. Reports cannot: a full
+stream refuses them, and they stay in the agent's journal.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from shared.nats_jetstream import JetStream
+from shared.nats_link import StreamRefused
+from shared.subjects import Subjects
+
+NANOSECONDS: Final = 1_000_000_000
+MEBIBYTE: Final = 1024 * 1024
+
+DUPLICATES_SEEN_S: Final = 120
+COMMANDS_PER_HOST_MAX: Final = 10_000
+COMMAND_BYTES_MAX: Final = 256 * MEBIBYTE
+COMMAND_AGE_S_MAX: Final = 3600
+REPORT_BYTES_MAX: Final = 256 * MEBIBYTE
+EVENT_BYTES_MAX: Final = 1024 * MEBIBYTE
+EVENT_AGE_S_MAX: Final = 7 * 24 * 3600
+
+STREAM_NOT_FOUND: Final = 10059
+
+
+class WrongStream(Exception):
+    """A stream is there whose settings would break a promise: an operator must look at it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """One stream: `must` is checked where it exists already, `bounds` may be tuned by an
+    operator."""
+
+    name: str
+    must: dict[str, Any]
+    bounds: dict[str, Any] = field(default_factory=dict)
+
+
+async def ensure(
+    streams: JetStream, subjects: Subjects, *, replicas: int, timeout_s: float
+) -> None:
+    """Make the pool's streams and the leadership bucket; check those that are there.
+
+    Raises:
+        WrongStream: one is there that would break a promise.
+        BusUnavailable: no answer in time.
+    """
+    for wanted in _wanted_streams(subjects, replicas):
+        try:
+            reply = await streams.api(f"STREAM.INFO.{wanted.name}", {}, timeout_s=timeout_s)
+        except StreamRefused as refusal:
+            if refusal.code != STREAM_NOT_FOUND:
+                raise
+            config = {"name": wanted.name, "storage": "file", **wanted.must, **wanted.bounds}
+            reply = await streams.api(f"STREAM.CREATE.{wanted.name}", config, timeout_s=timeout_s)
+        _check(wanted, reply["config"])
+
+
+def _check(wanted: _Wanted, config: dict[str, Any]) -> None:
+    for setting, value in wanted.must.items():
+        # The server leaves out what is zero, false or empty.
+        if (found := config.get(setting) or type(value)()) != value:
+            raise WrongStream(f"stream {wanted.name} has {setting} {found!r}, and needs {value!r}")
+
+
+def _wanted_streams(subjects: Subjects, replicas: int) -> list[_Wanted]:
+    common = {"storage": "file", "num_replicas": replicas, "sealed": False}
+    forever = {"max_msgs": -1, "max_bytes": -1, "max_age": 0, "max_msgs_per_subject": -1}
+    unread = {"retention": "workqueue", **common}
+    duplicates = {"duplicate_window": DUPLICATES_SEEN_S * NANOSECONDS}
+    return [
+        _Wanted(
+            subjects.log_stream,
+            {"subjects": [subjects.log], "retention": "limits", **common, **forever}
+            | {"deny_delete": True, "deny_purge": True, "allow_direct": True},
+        ),
+        _Wanted(
+            subjects.command_stream,
+            {"subjects": [subjects.every_command], **unread, "discard": "old"},
+            {"max_msgs_per_subject": COMMANDS_PER_HOST_MAX, "max_bytes": COMMAND_BYTES_MAX}
+            | {"max_age": COMMAND_AGE_S_MAX * NANOSECONDS, "allow_direct": True, **duplicates},
+        ),
+        _Wanted(
+            subjects.report_stream,
+            {"subjects": [subjects.every_report], **unread, "discard": "new"},
+            {"max_bytes": REPORT_BYTES_MAX, "allow_direct": True, **duplicates},
+        ),
+        _Wanted(
+            subjects.event_stream,
+            {"subjects": [subjects.every_event], "retention": "limits", **common},
+            {"max_bytes": EVENT_BYTES_MAX, "max_age": EVENT_AGE_S_MAX * NANOSECONDS}
+            | {"discard": "old", "allow_direct": True, **duplicates},
+        ),
+        _Wanted(
+            f"KV_{subjects.leader_bucket}",
+            {"subjects": [f"$KV.{subjects.leader_bucket}.>"], "retention": "limits", **common}
+            | {"max_age": 0, "deny_delete": True, "allow_rollup_hdrs": True},
+            {"max_msgs_per_subject": 1, "discard": "new", "allow_direct": True},
+        ),
+    ]
