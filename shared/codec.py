@@ -85,8 +85,10 @@ def from_plain(plain: Any, annotation: type[T]) -> T:
     """
     try:
         return CONVERTER.structure(plain, annotation)
-    except Exception as error:  # noqa: BLE001 - cattrs lets any constructor's error through; all mean one thing
-        raise DecodeError(f"not a {getattr(annotation, '__name__', annotation)}: {error!r}") from error
+    except Exception as error:
+        raise DecodeError(
+            f"not a {getattr(annotation, '__name__', annotation)}: {error!r}"
+        ) from error
 
 
 def encode(value: object, annotation: object = None) -> bytes:
@@ -117,7 +119,7 @@ def unpack(data: bytes) -> Any:
     """
     try:
         return msgpack.unpackb(data, raw=False, strict_map_key=False)
-    except Exception as error:  # noqa: BLE001 - msgpack raises many kinds; all mean one thing
+    except Exception as error:
         raise DecodeError(f"not msgpack: {error!r}") from error
 
 

@@ -257,7 +257,9 @@ class OtherOperationInProgress(XenApiError):
 
     code = "OTHER_OPERATION_IN_PROGRESS"
 
-    def __init__(self, class_name: str, ref: str, *, operations: Iterable[str], tasks: Iterable[str]) -> None:
+    def __init__(
+        self, class_name: str, ref: str, *, operations: Iterable[str], tasks: Iterable[str]
+    ) -> None:
         super().__init__(class_name, ref, _one_or_braced(operations), _one_or_braced(tasks))
 
 

@@ -270,9 +270,7 @@ class HostInventory:
     is_first: bool = False
 
 
-ReportBody = (
-    CommandSucceeded | CommandFailed | CommandProgressed | DomainChanged | HostInventory
-)
+ReportBody = CommandSucceeded | CommandFailed | CommandProgressed | DomainChanged | HostInventory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

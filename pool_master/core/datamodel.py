@@ -218,7 +218,9 @@ def fields_of(record: type, *, under: str = "") -> tuple[Field, ...]:
     found = []
     for attribute in dataclasses.fields(record):
         annotation = hints[attribute.name]
-        spec = next((x for x in getattr(annotation, "__metadata__", ()) if isinstance(x, Spec)), None)
+        spec = next(
+            (x for x in getattr(annotation, "__metadata__", ()) if isinstance(x, Spec)), None
+        )
         if spec is None:
             continue
         found.append(

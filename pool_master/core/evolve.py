@@ -22,7 +22,6 @@ from shared.codec import moment_from_us
 from shared.enums import ConsoleProtocol, PowerState, TaskStatus, VmOperation
 from shared.errors import TaskCancelled
 from shared.refs import (
-    NULL,
     NULL_HOST,
     ConsoleRef,
     HostMetricsRef,
@@ -104,7 +103,9 @@ def put_vm(pool: Pool, vm: Vm) -> Touched:
             (*guests, vm.ref) if host in after else tuple(x for x in guests if x != vm.ref)
         )
     if old is None or old.resident_on != vm.resident_on:
-        touched += [("host", host) for host in (old.resident_on if old else NULL_HOST, vm.resident_on)]
+        touched += [
+            ("host", host) for host in (old.resident_on if old else NULL_HOST, vm.resident_on)
+        ]
     return touched
 
 
@@ -326,9 +327,7 @@ def _evolve_end(
     task = replace(task, finished=finished, is_cancellable=False, resident_on=NULL_HOST)
     match event:
         case ev.TaskSucceeded():
-            task = replace(
-                task, status=TaskStatus.SUCCESS, progress=1.0, result=event.result
-            )
+            task = replace(task, status=TaskStatus.SUCCESS, progress=1.0, result=event.result)
         case ev.TaskFailed():
             is_cancelled = event.error_info[:1] == (TaskCancelled.code,)
             status = TaskStatus.CANCELLED if is_cancelled else TaskStatus.FAILURE
@@ -539,5 +538,3 @@ def _evolve_field(pool: Pool, event: ev.FieldSet | ev.MapKeySet | ev.MapKeyRemov
     table[event.ref] = replace(record, config=changed) if is_config else changed
     touched: Touched = [(event.object_class, event.ref)]
     return touched
-
-

@@ -47,8 +47,8 @@ class Host:
     )
     hostname: Annotated[str, rw("the hostname of this host")] = ""
     address: Annotated[str, rw("the address by which this host can be contacted")] = ""
-    metrics: Annotated[HostMetricsRef, runtime("metrics associated with this host")] = HostMetricsRef(
-        NULL
+    metrics: Annotated[HostMetricsRef, runtime("metrics associated with this host")] = (
+        HostMetricsRef(NULL)
     )
     suspend_image_sr: Annotated[SrRef, rw("the SR for suspend images")] = NULL_SR
     crash_dump_sr: Annotated[SrRef, rw("the SR for crash dumps")] = NULL_SR

@@ -40,9 +40,7 @@ def decide_report(pool: Pool, report: says.HostReport, context: Context) -> list
     if (report.journal, report.epoch) != (host.journal, host.epoch):
         if report.journal == host.journal and report.epoch < host.epoch:
             return []
-        began = [
-            ev.HostAgentStarted(host=host.ref, journal=report.journal, epoch=report.epoch)
-        ]
+        began = [ev.HostAgentStarted(host=host.ref, journal=report.journal, epoch=report.epoch)]
     said = _decide_body(pool, host.ref, report.body, context)
     seen = ev.HostReportsSeen(host=host.ref, journal=report.journal, sequence=report.sequence)
     # A report that says nothing new leaves no trace in the log.
@@ -111,14 +109,10 @@ def _decide_dropped(
     key = f"{host}/{body.vm_uuid}/{body.incarnation}"
     if key not in pool.stale_domains:
         return []
-    return [
-        ev.StaleDomainDropped(host=host, vm_uuid=body.vm_uuid, incarnation=body.incarnation)
-    ]
+    return [ev.StaleDomainDropped(host=host, vm_uuid=body.vm_uuid, incarnation=body.incarnation)]
 
 
-def _effect(
-    operation: Operation, vm: Vm, observation: DomainObservation | None
-) -> list[ev.Event]:
+def _effect(operation: Operation, vm: Vm, observation: DomainObservation | None) -> list[ev.Event]:
     """What is true after a command that succeeded: its effect, read from what the host saw."""
     match operation.kind:
         case VmOperation.PAUSE if vm.power_state is not PowerState.PAUSED:
@@ -192,9 +186,7 @@ def _decide_migration(
             error = (body.code, *body.parameters)
             return [*left, ev.TaskFailed(task=operation.task, error_info=error)]
         return [
-            ev.OperationAdvanced(
-                task=operation.task, step=STEP_SETTLE, host=operation.destination
-            )
+            ev.OperationAdvanced(task=operation.task, step=STEP_SETTLE, host=operation.destination)
         ]
     if isinstance(body, says.CommandFailed):
         error = (body.code, *body.parameters)

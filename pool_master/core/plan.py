@@ -121,9 +121,7 @@ def _cancel(pool: Pool, operation: Operation, vm: Vm) -> HostCommand:
 
 
 def _forget(pool: Pool, stale: StaleDomain) -> HostCommand:
-    command_id = stale_command_id(
-        pool.hosts[stale.host].uuid, stale.vm_uuid, stale.incarnation
-    )
+    command_id = stale_command_id(pool.hosts[stale.host].uuid, stale.vm_uuid, stale.incarnation)
     return HostCommand(
         command_id=command_id,
         task="",

@@ -5,7 +5,7 @@ from dataclasses import field as attribute
 from datetime import datetime
 from typing import Annotated, Final
 
-from pool_master.core.datamodel import EMPTY_MAP, inert, rw, runtime
+from pool_master.core.datamodel import EMPTY_MAP, inert, runtime, rw
 from shared.codec import EPOCH
 from shared.refs import NULL, NULL_HOST, NULL_SR, ForeignRef, HostRef, PoolRef, SrRef, VdiRef
 
@@ -36,7 +36,9 @@ class PoolRecord:
         default_factory=_empty
     )
     health_check_config: Annotated[StringMap, rw("stored only")] = attribute(default_factory=_empty)
-    ha_allow_overcommit: Annotated[bool, rw("allow operations that break the failover plan")] = False
+    ha_allow_overcommit: Annotated[bool, rw("allow operations that break the failover plan")] = (
+        False
+    )
     wlb_enabled: Annotated[bool, rw("stored only")] = False
     policy_no_vendor_device: Annotated[bool, rw("stored only")] = False
     live_patching_disabled: Annotated[bool, rw("stored only")] = False

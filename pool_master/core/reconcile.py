@@ -99,22 +99,20 @@ def _state(vm: Vm, seen: DomainObservation) -> list[ev.Event]:
     return []
 
 
-def _drift(
-    pool: Pool, host: HostRef, vm: Vm | None, seen: DomainObservation
-) -> list[ev.Event]:
+def _drift(pool: Pool, host: HostRef, vm: Vm | None, seen: DomainObservation) -> list[ev.Event]:
     """A domain that is not where, or what, the log says: drop it, where the log has surely moved past it."""
     if vm is None or seen.incarnation > vm.last_incarnation:
         return []  # Not ours to judge: shown by the inventory, never touched.
     for operation in pool.operations_of(vm):
-        is_expected = operation.incarnation == seen.incarnation or vm.incarnation == seen.incarnation
+        is_expected = (
+            operation.incarnation == seen.incarnation or vm.incarnation == seen.incarnation
+        )
         if is_expected and host in {operation.host, operation.destination, vm.resident_on}:
             return []
     stale = f"{host}/{seen.vm_uuid}/{seen.incarnation}"
     if stale in pool.stale_domains or seen.state not in _ALIVE:
         return []
-    return [
-        ev.StaleDomainFound(host=host, vm_uuid=seen.vm_uuid, incarnation=seen.incarnation)
-    ]
+    return [ev.StaleDomainFound(host=host, vm_uuid=seen.vm_uuid, incarnation=seen.incarnation)]
 
 
 def reconcile_inventory(
@@ -220,9 +218,6 @@ def _abandoned(pool: Pool, operation: Operation, host: HostRef) -> list[ev.Event
     is_moving = operation.destination not in {NULL_HOST, host} and operation.step == STEP_MOVE
     if is_moving and pool.is_live(operation.destination):
         return [
-            ev.OperationAdvanced(
-                task=operation.task, step=STEP_SETTLE, host=operation.destination
-            )
+            ev.OperationAdvanced(task=operation.task, step=STEP_SETTLE, host=operation.destination)
         ]
     return [ev.TaskFailed(task=operation.task, error_info=(HostOffline.code, host))]
-

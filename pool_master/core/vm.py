@@ -51,11 +51,16 @@ class VmConfig:
     user_version: Annotated[int, rw("a user version number for this machine")]
     is_a_template: Annotated[
         bool,
-        rw("true if this is a template. Template VMs can never be started, they are used only for cloning"),
+        rw(
+            "true if this is a template. Template VMs can never be started, they are used only for cloning"
+        ),
     ]
-    affinity: Annotated[HostRef, rw("a host which the VM has some affinity for (or NULL); a hint to start")]
+    affinity: Annotated[
+        HostRef, rw("a host which the VM has some affinity for (or NULL); a hint to start")
+    ]
     memory_static_max: Annotated[
-        int, constructor("the most memory the guest can use (bytes); new values take effect on reboot")
+        int,
+        constructor("the most memory the guest can use (bytes); new values take effect on reboot"),
     ]
     memory_dynamic_max: Annotated[int, constructor("dynamic maximum (bytes)")]
     memory_dynamic_min: Annotated[int, constructor("dynamic minimum (bytes)")]
@@ -66,8 +71,12 @@ class VmConfig:
     actions_after_shutdown: Annotated[
         OnNormalExit, rw("action to take after the guest has shut itself down")
     ]
-    actions_after_reboot: Annotated[OnNormalExit, rw("action to take after the guest has rebooted itself")]
-    actions_after_crash: Annotated[OnCrashBehaviour, constructor("action to take if the guest crashes")]
+    actions_after_reboot: Annotated[
+        OnNormalExit, rw("action to take after the guest has rebooted itself")
+    ]
+    actions_after_crash: Annotated[
+        OnCrashBehaviour, constructor("action to take if the guest crashes")
+    ]
     PV_bootloader: Annotated[str, rw("name of or path to bootloader")]
     PV_kernel: Annotated[str, rw("path to the kernel, on the host")]
     PV_ramdisk: Annotated[str, rw("path to the initrd, on the host")]
@@ -91,10 +100,14 @@ class VmConfig:
     ha_always_run: Annotated[
         bool, constructor("true if the VM should always run", is_deprecated=True)
     ] = False
-    order: Annotated[int, constructor("the point in the startup order at which this VM is started")] = 0
+    order: Annotated[
+        int, constructor("the point in the startup order at which this VM is started")
+    ] = 0
     start_delay: Annotated[int, constructor("seconds to wait before the next in the order")] = 0
     shutdown_delay: Annotated[int, constructor("seconds to wait after shutdown")] = 0
-    xenstore_data: Annotated[StringMap, rw("data for the guest")] = attribute(default_factory=_empty)
+    xenstore_data: Annotated[StringMap, rw("data for the guest")] = attribute(
+        default_factory=_empty
+    )
     blocked_operations: Annotated[
         dict[VmOperation, str], rw("operations that are blocked, with the reason")
     ] = attribute(default_factory=_empty)
@@ -138,16 +151,22 @@ class Vm:
     scheduled_to_be_resident_on: Annotated[
         HostRef, runtime("the host on which the VM is due to be started/resumed/migrated")
     ] = NULL_HOST
-    suspend_VDI: Annotated[VdiRef, constructor("the VDI that a suspend image is stored on")] = NULL_VDI
+    suspend_VDI: Annotated[VdiRef, constructor("the VDI that a suspend image is stored on")] = (
+        NULL_VDI
+    )
     domid: Annotated[int, runtime("domain ID (if available, -1 otherwise)")] = -1
-    domarch: Annotated[str, runtime("domain architecture (if available, null string otherwise)")] = ""
+    domarch: Annotated[
+        str, runtime("domain architecture (if available, null string otherwise)")
+    ] = ""
     last_boot_CPU_flags: Annotated[
         StringMap, constructor("the CPU flags on which the VM was last booted")
     ] = attribute(default_factory=_empty)
     is_control_domain: Annotated[bool, runtime("true if this is a control domain")] = False
     is_default_template: Annotated[bool, runtime("true if this is a default template")] = False
     is_a_snapshot: Annotated[bool, runtime("true if this is a snapshot")] = False
-    metrics: Annotated[VmMetricsRef, runtime("metrics associated with this VM")] = VmMetricsRef(NULL)
+    metrics: Annotated[VmMetricsRef, runtime("metrics associated with this VM")] = VmMetricsRef(
+        NULL
+    )
     guest_metrics: Annotated[
         VmGuestMetricsRef, runtime("metrics associated with the running guest")
     ] = VmGuestMetricsRef(NULL)
@@ -166,7 +185,9 @@ class VmMetrics:
     VCPUs_number: Annotated[int, runtime("current number of VCPUs")] = 0
     start_time: Annotated[datetime, runtime("time at which this VM was last booted")] = EPOCH
     install_time: Annotated[datetime, runtime("time at which the VM was installed")] = EPOCH
-    last_updated: Annotated[datetime, runtime("time at which this information was last updated")] = EPOCH
+    last_updated: Annotated[
+        datetime, runtime("time at which this information was last updated")
+    ] = EPOCH
     other_config: Annotated[StringMap, rw("additional configuration")] = attribute(
         default_factory=_empty
     )
@@ -183,12 +204,16 @@ class VmGuestMetrics:
     ref: VmGuestMetricsRef
     vm: VmRef
     uuid: Annotated[str, runtime("unique identifier/object reference")]
-    os_version: Annotated[StringMap, runtime("version of the OS")] = attribute(default_factory=_empty)
+    os_version: Annotated[StringMap, runtime("version of the OS")] = attribute(
+        default_factory=_empty
+    )
     PV_drivers_version: Annotated[StringMap, runtime("version of the PV drivers")] = attribute(
         default_factory=_empty
     )
     PV_drivers_up_to_date: Annotated[bool, runtime("always true", is_deprecated=True)] = True
-    networks: Annotated[StringMap, runtime("network configuration")] = attribute(default_factory=_empty)
+    networks: Annotated[StringMap, runtime("network configuration")] = attribute(
+        default_factory=_empty
+    )
     other: Annotated[StringMap, runtime("anything else")] = attribute(default_factory=_empty)
     last_updated: Annotated[datetime, runtime("time of the last update")] = EPOCH
     other_config: Annotated[StringMap, rw("additional configuration")] = attribute(

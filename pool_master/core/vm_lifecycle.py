@@ -90,7 +90,9 @@ def decide_start_on(pool: Pool, request: StartOn, context: Context) -> list[ev.E
         raise error
     if error := boot_error(pool, vm, host.ref):
         raise error
-    return [_start(vm, VmOperation.START_ON, context, host=host.ref, is_paused=request.start_paused)]
+    return [
+        _start(vm, VmOperation.START_ON, context, host=host.ref, is_paused=request.start_paused)
+    ]
 
 
 def _start(

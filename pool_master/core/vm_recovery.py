@@ -33,9 +33,7 @@ def decide_power_state_reset(
         raise CannotResetControlDomain(vm.ref)
     if error := operation_error(vm, VmOperation.POWER_STATE_RESET):
         raise error
-    homes = [
-        host for host in (vm.resident_on, vm.scheduled_to_be_resident_on) if host != NULL_HOST
-    ]
+    homes = [host for host in (vm.resident_on, vm.scheduled_to_be_resident_on) if host != NULL_HOST]
     for host in homes:
         if pool.is_live(host):
             raise HostIsLive(host)

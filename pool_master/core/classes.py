@@ -1,0 +1,217 @@
+"""Every class of the API: its fields and all its messages, put together from where they are declared.
+
+Rules: this is the one list of classes; a class's own messages win over the implied ones of the same name; nothing is
+declared here that another file could declare beside its code.
+"""
+
+import functools
+from dataclasses import replace
+from typing import Any, Final
+
+from pool_master.core import (
+    host_messages,
+    task_messages,
+    vm_config,
+    vm_lifecycle,
+    vm_migration,
+    vm_queries,
+    vm_recovery,
+)
+from pool_master.core.allowed import allowed_operations
+from pool_master.core.datamodel import ClassModel, Field, Message, derived, fields_of
+from pool_master.core.datamodel import inert as inert_field
+from pool_master.core.host import INERT_HOST_FIELDS, Host, HostMetrics
+from pool_master.core.implied import implied_messages
+from pool_master.core.marshal import RecordBuilder, record_builder
+from pool_master.core.placement import memory_overhead
+from pool_master.core.pool import Pool
+from pool_master.core.pool_record import INERT_POOL_FIELDS, PoolRecord
+from pool_master.core.session_model import EVENT_MODEL, SESSION_MODEL
+from pool_master.core.task import INERT_TASK_FIELDS, Task
+from pool_master.core.vm import INERT_VM_FIELDS, Console, Vm, VmConfig, VmGuestMetrics, VmMetrics
+from shared.enums import HostOperation, TaskOperation, TaskStatus, VmOperation
+from shared.refs import TaskRef, VmRef
+
+StringMap = dict[str, str]
+
+
+def _resident_vms(pool: Pool, host: Host) -> tuple[VmRef, ...]:
+    return tuple(
+        ref for ref in pool.residents_of(host.ref) if pool.vms[ref].resident_on == host.ref
+    )
+
+
+def _host_allowed(pool: Pool, host: Host) -> tuple[HostOperation, ...]:
+    if not pool.is_live(host.ref):
+        return ()
+    if not host.enabled:
+        return (HostOperation.ENABLE,)
+    return (
+        HostOperation.PROVISION,
+        HostOperation.VM_START,
+        HostOperation.VM_RESUME,
+        HostOperation.VM_MIGRATE,
+    )
+
+
+_HOST_MARKS: Final = {
+    VmOperation.START: HostOperation.VM_START,
+    VmOperation.START_ON: HostOperation.VM_START,
+    VmOperation.POOL_MIGRATE: HostOperation.VM_MIGRATE,
+}
+
+
+def _host_current(pool: Pool, host: Host) -> dict[TaskRef, HostOperation]:
+    """Operations that bring a VM to this host (XenAPI reference 1.0, point 6), found by their reservations."""
+    marks = {}
+    for ref in pool.residents_of(host.ref):
+        vm = pool.vms[ref]
+        if vm.scheduled_to_be_resident_on == host.ref:
+            for task, kind in vm.current_operations.items():
+                if kind in _HOST_MARKS:
+                    marks[task] = _HOST_MARKS[kind]
+    return marks
+
+
+def _task_allowed(_pool: Pool, task: Task) -> tuple[TaskOperation, ...]:
+    if task.is_finished:
+        return (TaskOperation.DESTROY,)
+    return (TaskOperation.CANCEL,) if task.is_cancellable else ()
+
+
+def _task_current(_pool: Pool, task: Task) -> dict[str, TaskOperation]:
+    is_cancelling = task.status is TaskStatus.CANCELLING
+    return {task.ref: TaskOperation.CANCEL} if is_cancelling else {}
+
+
+VM_FIELDS: Final[tuple[Field, ...]] = (
+    *fields_of(Vm),
+    *fields_of(VmConfig, under="config"),
+    derived(
+        "allowed_operations",
+        tuple[VmOperation, ...],
+        "list of the operations allowed in this state; advisory: the state may have changed since",
+        lambda _pool, vm: allowed_operations(vm),
+    ),
+    derived(
+        "memory_overhead",
+        int,
+        "virtualization memory overhead (bytes)",
+        lambda _pool, vm: memory_overhead(vm),
+    ),
+    *INERT_VM_FIELDS,
+)
+
+HOST_FIELDS: Final[tuple[Field, ...]] = (
+    *fields_of(Host),
+    derived(
+        "resident_VMs", tuple[VmRef, ...], "VMs currently resident on this host", _resident_vms
+    ),
+    derived(
+        "allowed_operations", tuple[HostOperation, ...], "operations allowed now", _host_allowed
+    ),
+    derived(
+        "current_operations",
+        dict[TaskRef, HostOperation],
+        "running tasks that use this object",
+        _host_current,
+    ),
+    *INERT_HOST_FIELDS,
+)
+
+TASK_FIELDS: Final[tuple[Field, ...]] = (
+    *fields_of(Task),
+    derived(
+        "allowed_operations", tuple[TaskOperation, ...], "operations allowed now", _task_allowed
+    ),
+    derived("current_operations", dict[str, TaskOperation], "what is done to it", _task_current),
+    inert_field("subtasks", tuple[TaskRef, ...], ()),
+    *INERT_TASK_FIELDS,
+)
+
+VM_METRICS_FIELDS: Final[tuple[Field, ...]] = (
+    *fields_of(VmMetrics),
+    inert_field("VCPUs_CPU", dict[str, str], {}),
+    inert_field("VCPUs_params", StringMap, {}),
+    inert_field("VCPUs_flags", dict[str, str], {}),
+    inert_field("VCPUs_utilisation", dict[str, str], {}),
+    inert_field("state", tuple[str, ...], ()),
+    inert_field("nested_virt", bool, False),
+    inert_field("nomigrate", bool, False),
+)
+
+
+def _guest_metrics_fields() -> tuple[Field, ...]:
+    return (
+        *fields_of(VmGuestMetrics),
+        inert_field("memory", StringMap, {}),
+        inert_field("disks", StringMap, {}),
+    )
+
+
+def _model(name: str, doc: str, table: str, fields: tuple[Field, ...], **row: Any) -> ClassModel:
+    own: tuple[Message, ...] = row.pop("messages", ())
+    model = ClassModel(name=name, doc=doc, table=table, fields=fields, **row)
+    names = {message.name for message in own}
+    implied = tuple(m for m in implied_messages(model) if m.name not in names)
+    return replace(model, messages=(*own, *implied))
+
+
+VM_MESSAGES: Final = (
+    *vm_config.MESSAGES,
+    *vm_lifecycle.MESSAGES,
+    *vm_migration.MESSAGES,
+    *vm_recovery.MESSAGES,
+    *vm_queries.MESSAGES,
+)
+
+CLASSES: Final[tuple[ClassModel, ...]] = (
+    SESSION_MODEL,
+    EVENT_MODEL,
+    _model("pool", "Pool-wide information", "pools", (*fields_of(PoolRecord), *INERT_POOL_FIELDS)),
+    _model("host", "A physical host", "hosts", HOST_FIELDS, messages=host_messages.MESSAGES),
+    _model("host_metrics", "The metrics of a host", "host_metrics", fields_of(HostMetrics)),
+    _model("VM", "A virtual machine (or 'guest').", "vms", VM_FIELDS, messages=VM_MESSAGES),
+    _model("VM_metrics", "The metrics of a VM", "vm_metrics", VM_METRICS_FIELDS),
+    _model(
+        "VM_guest_metrics",
+        "What the guest says of itself",
+        "vm_guest_metrics",
+        _guest_metrics_fields(),
+    ),
+    _model("console", "A console", "consoles", fields_of(Console)),
+    _model(
+        "task",
+        "A long-running asynchronous task",
+        "tasks",
+        TASK_FIELDS,
+        messages=task_messages.MESSAGES,
+    ),
+)
+
+CLASS_BY_NAME: Final[dict[str, ClassModel]] = {model.name: model for model in CLASSES}
+RECORD_BUILDERS: Final[dict[str, RecordBuilder]] = {
+    model.name: record_builder(model) for model in CLASSES if model.table
+}
+
+
+@functools.cache
+def message_table() -> dict[str, tuple[ClassModel, Message]]:
+    """Give every synchronous method by its dotted name."""
+    return {
+        f"{model.name}.{message.name}": (model, message)
+        for model in CLASSES
+        for message in model.messages
+    }
+
+
+@functools.cache
+def method_names() -> tuple[str, ...]:
+    """Give what system.listMethods lists."""
+    names = ["system.listMethods"]
+    for name, (_, message) in message_table().items():
+        if not message.is_hidden:
+            names.append(name)
+            if message.has_async:
+                names.append(f"Async.{name}")
+    return tuple(names)
