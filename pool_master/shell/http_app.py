@@ -174,20 +174,17 @@ class _Front:
 
     async def _wait(self, call: Call, peer: Peer, request: Request) -> Success | Failure:
         """Do a call that only waits, until its client leaves or the server stops."""
-        waiting = asyncio.create_task(self.api.call(call, peer))
-        ends = [asyncio.create_task(_disconnected(request.receive))]
-        draining: asyncio.Event | None = request.scope.get("state", {}).get("draining")
-        if draining is not None:
-            ends.append(asyncio.create_task(_is_set(draining)))
-        try:
-            await asyncio.wait([waiting, *ends], return_when=asyncio.FIRST_COMPLETED)
-            if waiting.done():
-                return waiting.result()
-            return Failure(HostStillBooting().description)
-        finally:
-            for task in (waiting, *ends):
+        draining: asyncio.Event = request.scope["state"]["draining"]
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(self.api.call(call, peer))
+            left = group.create_task(_disconnected(request.receive))
+            stopping = group.create_task(_is_set(draining))
+            tasks = (waiting, left, stopping)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(waiting, *ends, return_exceptions=True)
+        # Where it is told so, a client asks again, here or at the new leader, with its old token.
+        return Failure(HostStillBooting().description) if waiting.cancelled() else waiting.result()
 
     async def options(self, request: Request) -> Response:
         asked = request.headers.get("access-control-request-headers")
@@ -215,6 +212,12 @@ class _Front:
 async def _read_body(request: Request, limits: HttpLimits) -> bytes:
     try:
         async with asyncio.timeout(limits.request_read_s_max):
+            declared = int(request.headers.get("content-length", "0"))
+            if declared > limits.discard_bytes_max or (
+                declared > limits.body_bytes_max and "expect" in request.headers
+            ):
+                # Nobody has to send a large body in vain.
+                raise _too_large(limits)
             return await _read_bounded(request.receive, limits)
     except TimeoutError as error:
         raise _RefusedError(408, "The request took too long to arrive.\n") from error
@@ -238,8 +241,12 @@ async def _read_bounded(receive: Receive, limits: HttpLimits) -> bytes:
         else:
             chunks.clear()
     if size > limits.body_bytes_max:
-        raise _RefusedError(413, f"A request holds {limits.body_bytes_max} bytes at most.\n")
+        raise _too_large(limits)
     return b"".join(chunks)
+
+
+def _too_large(limits: HttpLimits) -> _RefusedError:
+    return _RefusedError(413, f"A request holds {limits.body_bytes_max} bytes at most.\n")
 
 
 async def _disconnected(receive: Receive) -> None:

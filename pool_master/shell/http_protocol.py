@@ -58,7 +58,7 @@ class OneWriteTransport(asyncio.Transport):
         """Send what is pending."""
         pending, self._pending = self._pending, []
         if pending and not self._transport.is_closing():
-            self._transport.write(b"".join(pending))
+            self._transport.writelines(pending)
 
     def close(self) -> None:
         """Send what is pending and close."""

@@ -13,6 +13,7 @@ import ssl
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import structlog
 import uvicorn
@@ -20,6 +21,8 @@ from starlette.types import ASGIApp
 
 from pool_master.shell.http_app import LocalRootApp
 from pool_master.shell.http_protocol import BoundedHttpProtocol, Connections, HttpLimits
+
+CUT_S_MAX: Final = 1.0
 
 log = structlog.get_logger()
 
@@ -72,7 +75,7 @@ class RunningHttp:
                     )
                 )
             case UnixListener(path=path):
-                bound = _bind_unix(path)
+                bound = _bind_unix(path, self._limits.backlog)
                 self._unix_paths.append(path)
                 self._servers.append(
                     await loop.create_unix_server(
@@ -123,12 +126,15 @@ class RunningHttp:
             await asyncio.wait(self.connections.tasks)
 
     async def _cut(self) -> None:
-        tasks = list(self.connections.tasks)
-        for task in tasks:
+        for task in self.connections.tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self.connections.tasks:
+            # They still tell their clients, those that read.
+            await asyncio.wait(self.connections.tasks, timeout=CUT_S_MAX)
         for connection in list(self.connections.connections):
             connection.transport.abort()
+        if self.connections.tasks:
+            await asyncio.wait(self.connections.tasks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,15 +169,19 @@ def _bind_tcp(host: str, port: int, backlog: int) -> socket.socket:
     return bound
 
 
-def _bind_unix(path: Path) -> socket.socket:
+def _bind_unix(path: Path, backlog: int) -> socket.socket:
     """Bind under another name first, so that nobody meets the socket before its mode is set."""
+    if path.exists() and not path.is_socket():
+        raise FileExistsError(f"{path} is there and is no socket")
     if path.is_socket() and _answers(path):
         raise OSError(f"{path} is served by another process")
+    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".new")
     draft.unlink(missing_ok=True)
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     bound.bind(str(draft))
     os.chmod(draft, 0o600)
+    bound.listen(backlog)
     draft.rename(path)
     bound.setblocking(False)
     return bound

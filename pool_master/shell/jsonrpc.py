@@ -142,7 +142,25 @@ _OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_NON_STR_KEYS
 
 
 def _dumps(message: dict[str, Any]) -> bytes:
-    return orjson.dumps(message, default=_unusual, option=_OPTIONS)
+    try:
+        return orjson.dumps(message, default=_unusual, option=_OPTIONS)
+    except TypeError:
+        # One name with a lone surrogate must not hide a whole pool; what else is wrong stays wrong.
+        return orjson.dumps(_without_surrogates(message), default=_unusual, option=_OPTIONS)
+
+
+def _without_surrogates(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        case dict():
+            return {
+                _without_surrogates(key): _without_surrogates(item) for key, item in value.items()
+            }
+        case list() | tuple():
+            return [_without_surrogates(item) for item in value]
+        case _:
+            return value
 
 
 def _unusual(value: object) -> object:

@@ -14,11 +14,10 @@ into a readable error).
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from functools import lru_cache
-from typing import Final
+from typing import Final, TypeAlias
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml.common import DefusedXmlException
@@ -232,44 +231,65 @@ def value_text(value: WireValue) -> str:
     return "".join(pieces)
 
 
-_Put = Callable[[str], object]
+_Put: TypeAlias = Callable[[str], object]
 
 
 def _write(value: WireValue, put: _Put) -> None:
-    # By exact type first: a pool's records are millions of values, and the time goes here.
-    writer = _WRITERS.get(type(value)) or _writer_of_subclass(value)
-    writer(value, put)
+    put("<value>")
+    (_WRITERS.get(type(value)) or _writer_of_subclass(value))(value, put)
+    put("</value>")
+
+
+# A pool's records are millions of values, and a call for each of them is where the time goes: so
+# the two loops below write the frequent types in place, and know them by exact type.
 
 
 def _write_struct(value: Mapping[object, WireValue], put: _Put) -> None:
-    put("<value><struct>")
+    heads = _MEMBER_HEADS
+    put("<struct>")
     for key, item in value.items():
         kind = type(item)
         if kind is str:
-            put(f"{_member_head(key)}<value>{_escaped(item)}</value></member>")  # type: ignore[arg-type]
+            put(f"{heads[key]}{_escaped(item)}</value></member>")  # type: ignore[arg-type]
+        elif kind is int:
+            put(f"{heads[key]}{item}</value></member>")
+        elif kind is bool:
+            put(f"{heads[key]}<boolean>{item:d}</boolean></value></member>")
         else:
-            put(_member_head(key))
+            put(heads[key])
             (_WRITERS.get(kind) or _writer_of_subclass(item))(item, put)
-            put("</member>")
-    put("</struct></value>")
+            put("</value></member>")
+    put("</struct>")
 
 
-def _write_array(value: Iterator[WireValue], put: _Put) -> None:
-    put("<value><array><data>")
+def _write_array(value: Sequence[WireValue], put: _Put) -> None:
+    put("<array><data>")
     for item in value:
-        (_WRITERS.get(type(item)) or _writer_of_subclass(item))(item, put)
-    put("</data></array></value>")
+        if type(item) is str:
+            put(f"<value>{_escaped(item)}</value>")
+        else:
+            put("<value>")
+            (_WRITERS.get(type(item)) or _writer_of_subclass(item))(item, put)
+            put("</value>")
+    put("</data></array>")
 
 
-@lru_cache(maxsize=4096)
-def _member_head(key: object) -> str:
-    if not isinstance(key, str | int):
-        raise TypeError(f"{type(key).__name__} cannot be a member's name")
-    return f"<member><name>{_escaped(str(key))}</name>"
+class _MemberHeads(dict[object, str]):
+    """The beginning of a member, by its name: fields are few and recur in every record."""
+
+    ENTRIES_MAX: Final = 4096
+
+    def __missing__(self, key: object) -> str:
+        if not isinstance(key, str | int):
+            raise TypeError(f"{type(key).__name__} cannot be a member's name")
+        head = f"<member><name>{_escaped(str(key))}</name><value>"
+        # Maps have keys of clients' making too: those must not fill the memory.
+        if len(self) < self.ENTRIES_MAX:
+            self[key] = head
+        return head
 
 
-def _write_str(value: str, put: _Put) -> None:
-    put(f"<value>{_escaped(value)}</value>")
+_MEMBER_HEADS: Final = _MemberHeads()
 
 
 def _write_double(value: float, put: _Put) -> None:
@@ -277,26 +297,26 @@ def _write_double(value: float, put: _Put) -> None:
     # XML-RPC's doubles have no exponent, and not every client's parser knows one.
     if "e" in text:
         text = format(Decimal(text), "f")
-    put(f"<value><double>{text}</double></value>")
+    put(f"<double>{text}</double>")
 
 
-_WRITERS: Final[dict[type, Callable[..., None]]] = {
-    str: _write_str,
+_WRITERS: Final[dict[type, Callable[..., object]]] = {
+    str: lambda value, put: put(_escaped(value)),
     dict: _write_struct,
     list: _write_array,
     tuple: _write_array,
-    int: lambda value, put: put(f"<value>{value}</value>"),
-    WireInt: lambda value, put: put(f"<value><int>{value:d}</int></value>"),
-    bool: lambda value, put: put(f"<value><boolean>{value:d}</boolean></value>"),
+    int: lambda value, put: put(f"{value:d}"),
+    WireInt: lambda value, put: put(f"<int>{value:d}</int>"),
+    bool: lambda value, put: put(f"<boolean>{value:d}</boolean>"),
     float: _write_double,
     datetime: lambda value, put: put(
-        f"<value><dateTime.iso8601>{format_datetime(value)}</dateTime.iso8601></value>"
+        f"<dateTime.iso8601>{format_datetime(value)}</dateTime.iso8601>"
     ),
-    type(None): lambda _value, put: put("<value></value>"),
+    type(None): lambda _value, _put: None,
 }
 
 
-def _writer_of_subclass(value: object) -> Callable[..., None]:
+def _writer_of_subclass(value: object) -> Callable[..., object]:
     """Find the writer of an enumeration or other subclass; the next is found by exact type."""
     for kind in (str, WireInt, int, float, datetime, list, tuple, dict):
         if isinstance(value, kind):
