@@ -13,6 +13,7 @@ carries out `<on_crash>`. Without the device a panicked guest hangs and stays "r
 
 import hashlib
 import lzma
+import os
 import re
 import shutil
 import subprocess
@@ -56,7 +57,7 @@ _DOWNLOAD_S_MAX: Final = 300.0
 _COMMAND_S_MAX: Final = 60.0
 
 
-class GuestImageUnavailable(Exception):  # noqa: N818 - named as the fact it states
+class GuestImageUnavailable(Exception):
     """The guest cannot be built on this machine; the text says what is missing."""
 
 
@@ -176,7 +177,14 @@ def _run(
 ) -> str:
     try:
         result = subprocess.run(
-            argv, cwd=folder, check=check, capture_output=True, text=True, timeout=seconds_max
+            argv,
+            cwd=folder,
+            check=check,
+            capture_output=True,
+            text=True,
+            # apt-cache translates the word "Depends".
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
+            timeout=seconds_max,
         )
     except FileNotFoundError as error:
         raise GuestImageUnavailable(f"{argv[0]} is needed to build the lab's guest") from error

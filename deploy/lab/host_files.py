@@ -51,7 +51,8 @@ def write_host_files(
 
 def forget_volatile_state(folder: Path) -> None:
     """Empty what a real host keeps in memory, as a power cut does."""
-    for entry in (folder / "run").iterdir():
+    run = folder / "run"
+    for entry in run.iterdir() if run.is_dir() else ():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:

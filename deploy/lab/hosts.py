@@ -128,8 +128,7 @@ class Lab:
             wires.disconnect_host(self.network, host.index)
         wires.disconnect_bridge(self.network)
         for host in self.hosts:
-            if host.folder.exists():
-                forget_volatile_state(host.folder)
+            forget_volatile_state(host.folder)
         (self.config.data / _STATE_FILE).unlink(missing_ok=True)
 
     @property

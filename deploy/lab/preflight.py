@@ -22,11 +22,11 @@ _PROBE: Final = (
 _PROBE_S_MAX: Final = 10.0
 
 
-class LabUnavailable(Exception):  # noqa: N818 - named as the fact it states
+class LabUnavailable(Exception):
     """This machine cannot hold the lab asked for; the text says why, in one sentence."""
 
 
-class LabFailed(Exception):  # noqa: N818 - named as the fact it states
+class LabFailed(Exception):
     """A step of the lab did not do what it must, or not in time; the text says which."""
 
 
