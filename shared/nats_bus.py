@@ -37,6 +37,7 @@ PINGS_UNANSWERED_MAX: Final = 2
 CONNECT_WAIT_S_MAX: Final = 2
 RECONNECT_PAUSE_S: Final = 0.1
 CLOSE_WAIT_S_MAX: Final = 2
+ECHO_WAIT_S_MAX: Final = 5
 SEND_BUFFER_BYTES_MAX: Final = 16 * 1024 * 1024
 ARRIVED_MESSAGES_MAX: Final = 1_000_000
 ARRIVED_BYTES_MAX: Final = 256 * 1024 * 1024
@@ -116,6 +117,9 @@ class NatsBus:
         """Answer requests on `subject`, a bounded number at a time."""
         service = Service(handler, self.send)
         service.subscription = await self.listen(subject, service.on_request)
+        # A message to ourselves: when it is back, the server knows of the subscription, too.
+        deadline = asyncio.get_running_loop().time() + ECHO_WAIT_S_MAX
+        await self.ask_until("", b"", deadline=deadline, is_last=lambda _: True)
         return service
 
     async def publish(
@@ -267,7 +271,7 @@ class NatsBus:
         deadline: float,
         is_last: Callable[[Message], bool],
     ) -> list[Message]:
-        """Ask, and give all answers up to the last."""
+        """Ask, and give all answers up to the last; without a subject, ourselves."""
         await self._wait_up(deadline)
         self._question_count += 1
         token = str(self._question_count)
@@ -275,7 +279,8 @@ class NatsBus:
         loop = asyncio.get_running_loop()
         timer = loop.call_at(deadline, question.fail, f"no answer on {subject} in time")
         try:
-            await self.send(subject, data, reply=self._inbox + token, headers=headers)
+            inbox = self._inbox + token
+            await self.send(subject or inbox, data, reply=inbox, headers=headers)
             await question.done
         finally:
             timer.cancel()
