@@ -6,7 +6,7 @@ written out by another thread.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
@@ -37,7 +37,8 @@ class Call:
     """One call as it came: the method and its positional parameters, the session among them."""
 
     method: str
-    parameters: list[JsonLike]
+    # Passwords and session references: not for logs and tracebacks.
+    parameters: list[JsonLike] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ import contextlib
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -67,7 +68,7 @@ class RunningHttp:
                 self.ports.append(bound.getsockname()[1])
                 self._servers.append(
                     await loop.create_server(
-                        self._protocol_factory(app),
+                        self.protocol_factory(app),
                         sock=bound,
                         ssl=tls,
                         backlog=self._limits.backlog,
@@ -79,13 +80,14 @@ class RunningHttp:
                 self._unix_paths.append(path)
                 self._servers.append(
                     await loop.create_unix_server(
-                        self._protocol_factory(LocalRootApp(app)),
+                        self.protocol_factory(LocalRootApp(app)),
                         sock=bound,
                         backlog=self._limits.backlog,
                     )
                 )
 
-    def _protocol_factory(self, app: ASGIApp) -> "_ProtocolFactory":
+    def protocol_factory(self, app: ASGIApp) -> Callable[[], BoundedHttpProtocol]:
+        """Give what makes the protocol of each new connection to `app`."""
         config = uvicorn.Config(
             app,
             interface="asgi3",
@@ -99,7 +101,7 @@ class RunningHttp:
             date_header=False,
         )
         config.load()
-        return _ProtocolFactory(config, self.connections)
+        return partial(BoundedHttpProtocol, config, self.connections)
 
     async def drain(self) -> None:
         """Answer the requests in hand and end; what is left after the bound is cut."""
@@ -135,15 +137,6 @@ class RunningHttp:
             connection.transport.abort()
         if self.connections.tasks:
             await asyncio.wait(self.connections.tasks)
-
-
-@dataclass(frozen=True, slots=True)
-class _ProtocolFactory:
-    config: uvicorn.Config
-    connections: Connections
-
-    def __call__(self) -> asyncio.Protocol:
-        return BoundedHttpProtocol(self.config, self.connections)
 
 
 @contextlib.asynccontextmanager

@@ -114,7 +114,9 @@ def _checked(value: Any, depth: int) -> JsonLike:
             return value
         # The parser turns integers beyond 64 bits into floats; as integers again they would be
         # other numbers.
-        case int() | float() if not INT64_MIN <= value <= INT64_MAX:
+        case float() if abs(value) > INT64_MAX:
+            raise WireError(f"{value} does not fit 64 bits")
+        case int() if not INT64_MIN <= value <= INT64_MAX:
             raise WireError(f"{value} does not fit 64 bits")
         case int() | float():
             return value

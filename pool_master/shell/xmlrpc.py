@@ -37,6 +37,7 @@ from pool_master.shell.calls import (
     format_datetime,
     parse_datetime,
 )
+from shared.refs import REF_PREFIX
 
 # The one message that xapi answers without the Status envelope.
 LIST_METHODS: Final = "system.listMethods"
@@ -73,7 +74,7 @@ def parse(body: bytes) -> Call:
 def _call(root: Element) -> Call:
     if _tag(root) != "methodCall":
         raise XmlRpcError(f"expected methodCall, not {_tag(root)}")
-    children = {_tag(child): child for child in root}
+    children = {_tag(child): child for child in _children(root)}
     if len(children) != len(root) or not children.keys() <= {"methodName", "params"}:
         raise XmlRpcError("methodCall holds one methodName and one params")
     method = children["methodName"].text if "methodName" in children else None
@@ -82,7 +83,7 @@ def _call(root: Element) -> Call:
     params = children.get("params")
     return Call(
         method=method.strip(),
-        parameters=[] if params is None else [_param(child) for child in params],
+        parameters=[] if params is None else [_param(child) for child in _children(params)],
     )
 
 
@@ -101,12 +102,12 @@ def _value(element: Element, depth: int) -> JsonLike:
         return element.text or ""
     if len(element) > 1:
         raise XmlRpcError("a value holds one element")
-    typed = element[0]
+    [typed] = _children(element)
     kind = _tag(typed)
     if kind == "array":
-        return [_value(child, depth + 1) for child in _only_child(typed, "data")]
+        return [_value(child, depth + 1) for child in _children(_only_child(typed, "data"))]
     if kind == "struct":
-        return dict(_member(child, depth + 1) for child in typed)
+        return dict(_member(child, depth + 1) for child in _children(typed))
     read = _SCALARS.get(kind)
     if read is None:
         raise XmlRpcError(f"values of type {kind} are not accepted")
@@ -116,16 +117,25 @@ def _value(element: Element, depth: int) -> JsonLike:
 
 
 def _member(element: Element, depth: int) -> tuple[str, JsonLike]:
-    parts = {_tag(child): child for child in element}
+    parts = {_tag(child): child for child in _children(element)}
     if _tag(element) != "member" or len(element) != 2 or parts.keys() != {"name", "value"}:
         raise XmlRpcError("a struct holds members of one name and one value")
     return parts["name"].text or "", _value(parts["value"], depth)
 
 
 def _only_child(element: Element, name: str) -> Element:
-    if len(element) != 1 or _tag(element[0]) != name:
+    children = _children(element)
+    if len(children) != 1 or _tag(children[0]) != name:
         raise XmlRpcError(f"{_tag(element)} holds one {name}")
-    return element[0]
+    return children[0]
+
+
+def _children(element: Element) -> list[Element]:
+    """Give the elements in `element`, which holds no text beside them."""
+    children = list(element)
+    if any(text and not text.isspace() for text in [element.text, *(c.tail for c in children)]):
+        raise XmlRpcError(f"{_tag(element)} holds stray text")
+    return children
 
 
 def _tag(element: Element) -> str:
@@ -274,6 +284,10 @@ def _write_array(value: Sequence[WireValue], put: _Put) -> None:
     put("</data></array>")
 
 
+# Records come by reference, each once: keeping those would drive out the fields.
+_REF_MEMBER: Final = f"<member><name>{REF_PREFIX}"
+
+
 class _MemberHeads(dict[object, str]):
     """The beginning of a member, by its name: fields are few and recur in every record."""
 
@@ -283,8 +297,10 @@ class _MemberHeads(dict[object, str]):
         if not isinstance(key, str | int):
             raise TypeError(f"{type(key).__name__} cannot be a member's name")
         head = f"<member><name>{_escaped(str(key))}</name><value>"
-        # Maps have keys of clients' making too: those must not fill the memory.
-        if len(self) < self.ENTRIES_MAX:
+        if not head.startswith(_REF_MEMBER):
+            # Maps have keys of clients' making too: those must not fill the memory.
+            if len(self) >= self.ENTRIES_MAX:
+                self.clear()
             self[key] = head
         return head
 
