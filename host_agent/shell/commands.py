@@ -1,0 +1,248 @@
+"""Carries out one command on the hypervisor and says how it ended.
+
+Rules: look first, do what is missing: so every command may be begun again after a crash, an answer
+that was lost, or both. The outcome is what the hypervisor shows, not what we tried. What ends a
+guest's run is always done; what brings one to run is done while the lease holds, and taken back
+where the lease was lost meanwhile.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+import structlog
+
+from host_agent.core.admit import CommandOutcome
+from host_agent.shell.bell import Bell
+from host_agent.shell.hypervisor import Hypervisor, HypervisorUnavailable
+from host_agent.shell.migration import MigrationRun
+from host_agent.shell.turn import Turn
+from shared.errors import (
+    DomainExists,
+    HostNotLive,
+    InternalError,
+    TaskCancelled,
+    VmBadPowerState,
+    VmShutdownTimeout,
+    XenApiError,
+)
+from shared.protocol import (
+    CancelCommand,
+    CommandFailed,
+    CommandSucceeded,
+    DestroyDomain,
+    DomainConfig,
+    DomainObservation,
+    DomainState,
+    ForgetDomain,
+    HostCommand,
+    MigrateDomain,
+    PauseDomain,
+    RestartDomain,
+    SettleMigration,
+    ShutdownDomain,
+    StartDomain,
+    UnpauseDomain,
+)
+
+LOOK_PAUSE_S: Final = 1.0
+RETRY_PAUSE_S: Final = 1.0
+ALIVE: Final = (DomainState.RUNNING, DomainState.PAUSED)
+
+log = structlog.get_logger(__name__)
+
+
+def failed(
+    command: HostCommand, error: XenApiError, observation: DomainObservation | None
+) -> CommandFailed:
+    """Give the report of a command that ended without its effect."""
+    return CommandFailed(
+        command_id=command.command_id,
+        task=command.task,
+        vm_uuid=command.vm_uuid,
+        incarnation=command.incarnation,
+        code=error.wire_code,
+        parameters=error.parameters,
+        observation=observation,
+    )
+
+
+def succeeded(command: HostCommand, observation: DomainObservation | None) -> CommandSucceeded:
+    """Give the report of a command whose effect is there."""
+    return CommandSucceeded(
+        command_id=command.command_id,
+        task=command.task,
+        vm_uuid=command.vm_uuid,
+        incarnation=command.incarnation,
+        observation=observation,
+    )
+
+
+class CommandRunner:
+    """Runs commands; `domains_changed` rings when the hypervisor told of a change.
+
+    `losses` counts losses of the lease; `starts_max` bounds how many guests are built at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        hypervisor: Hypervisor,
+        domains_changed: Bell,
+        losses: Callable[[], int],
+        on_progress: Callable[[HostCommand, float], None],
+        starts_max: int,
+        unavailable_s_max: float,
+    ) -> None:
+        self._hypervisor = hypervisor
+        self._domains_changed = domains_changed
+        self._losses = losses
+        self._on_progress = on_progress
+        self._starts = anyio.CapacityLimiter(starts_max)
+        self._unavailable_s_max = unavailable_s_max
+
+    async def run(self, turn: Turn, *, is_resumed: bool) -> CommandOutcome:
+        """Carry out the turn's command to its end, whatever the hypervisor does meanwhile."""
+        gives_up_at = anyio.current_time() + self._unavailable_s_max
+        while True:
+            try:
+                return await self._try(turn, is_resumed=is_resumed)
+            except HypervisorUnavailable as error:
+                if anyio.current_time() >= gives_up_at:
+                    # What is left is unknown; the next inventory shows it.
+                    text = f"the hypervisor does not answer: {error}"
+                    return failed(turn.command, InternalError(text), None)
+                log.warning("command.try_again", command=turn.command.command_id, why=str(error))
+            is_resumed = True
+            await anyio.sleep(RETRY_PAUSE_S)
+
+    async def refuse(self, turn: Turn, error: XenApiError) -> CommandOutcome:
+        """End a command that has not run, with the domain as it is."""
+        observation: DomainObservation | None = None
+        try:
+            observation = await self._hypervisor.observe(turn.command.vm_uuid)
+        except HypervisorUnavailable as unavailable:
+            log.warning("command.unobserved", why=str(unavailable))
+        return failed(turn.command, error, observation)
+
+    async def _try(self, turn: Turn, *, is_resumed: bool) -> CommandOutcome:
+        command = turn.command
+        if turn.is_cancelled and not is_resumed:
+            return await self.refuse(turn, TaskCancelled(command.task))
+        try:
+            if isinstance(command.action, MigrateDomain):
+                migration = MigrationRun(self._hypervisor, turn, command.action, self._on_progress)
+                error, observation = await migration.run(is_resumed=is_resumed)
+                if error is not None:
+                    return failed(command, error, observation)
+            else:
+                observation = await self._act(turn)
+        except XenApiError as error:
+            return failed(command, error, await self._hypervisor.observe(command.vm_uuid))
+        return succeeded(command, observation)
+
+    async def _act(self, turn: Turn) -> DomainObservation | None:
+        command = turn.command
+        vm_uuid, incarnation = command.vm_uuid, command.incarnation
+        match command.action:
+            case StartDomain(config=config, start_paused=paused):
+                return await self._start(turn, config, paused=paused)
+            case RestartDomain() as restart:
+                return await self._restart(turn, restart)
+            case PauseDomain():
+                return await self._hypervisor.pause(vm_uuid, incarnation)
+            case UnpauseDomain():
+                return await self._hypervisor.unpause(vm_uuid, incarnation)
+            case SettleMigration():
+                return await self._hypervisor.settle_incoming(vm_uuid, incarnation)
+            case _:
+                return await self._stop(turn)
+
+    async def _stop(self, turn: Turn) -> DomainObservation | None:
+        command = turn.command
+        match command.action:
+            case ShutdownDomain(timeout_s=timeout_s):
+                await self._shut_down(turn, timeout_s)
+            case DestroyDomain():
+                await self._hypervisor.destroy(command.vm_uuid, command.incarnation)
+            case ForgetDomain():
+                await self._forget(command.vm_uuid, command.incarnation)
+            case CancelCommand():
+                return await self._hypervisor.observe(command.vm_uuid)
+            case other:
+                raise AssertionError(f"{type(other).__name__} is carried out elsewhere")
+        return None
+
+    async def _start(self, turn: Turn, config: DomainConfig, *, paused: bool) -> DomainObservation:
+        async with self._starts:
+            observation = await self._hypervisor.start(config, paused=paused)
+        if self._losses() != turn.losses:
+            # Nobody vouched for this guest while it was built: the pool may have moved on.
+            await self._hypervisor.destroy(config.vm_uuid, config.incarnation)
+            raise HostNotLive
+        return observation
+
+    async def _forget(self, vm_uuid: str, incarnation: int) -> None:
+        try:
+            await self._hypervisor.destroy(vm_uuid, incarnation)
+        except DomainExists:
+            log.info("forget.gone_already", vm=vm_uuid, incarnation=incarnation)
+
+    async def _shut_down(self, turn: Turn, timeout_s: float) -> None:
+        vm_uuid, incarnation = turn.command.vm_uuid, turn.command.incarnation
+        if await self._is_active(vm_uuid, incarnation):
+            await self._ask_and_wait(turn, incarnation, timeout_s)
+        await self._forget(vm_uuid, incarnation)
+
+    async def _restart(self, turn: Turn, restart: RestartDomain) -> DomainObservation:
+        vm_uuid = turn.command.vm_uuid
+        seen = await self._hypervisor.observe(vm_uuid)
+        if seen is not None and seen.incarnation < restart.config.incarnation:
+            if restart.clean and seen.state in ALIVE:
+                await self._ask_and_wait(turn, seen.incarnation, restart.timeout_s)
+            if turn.must_give_up:
+                raise TaskCancelled(turn.command.task)
+            await self._forget(vm_uuid, seen.incarnation)
+        if turn.must_give_up:
+            raise TaskCancelled(turn.command.task)
+        if self._losses() != turn.losses:
+            raise HostNotLive
+        return await self._start(turn, restart.config, paused=False)
+
+    async def _ask_and_wait(self, turn: Turn, incarnation: int, timeout_s: float) -> None:
+        """Ask the guest to power off and wait until it has.
+
+        Raises:
+            TaskCancelled: somebody gave up waiting; the guest may still power off.
+            VmShutdownTimeout: it has not.
+        """
+        vm_uuid = turn.command.vm_uuid
+        ends_at = anyio.current_time() + timeout_s
+        try:
+            await self._hypervisor.request_shutdown(vm_uuid, incarnation)
+        except VmBadPowerState:
+            if await self._is_active(vm_uuid, incarnation):
+                raise
+        while await self._is_active(vm_uuid, incarnation):
+            if await turn.let_pass():
+                continue
+            if turn.is_cancelled:
+                raise TaskCancelled(turn.command.task)
+            if anyio.current_time() >= ends_at:
+                raise VmShutdownTimeout(vm_uuid, f"{timeout_s:g}")
+            await self._wait_for_change(turn, ends_at)
+
+    async def _wait_for_change(self, turn: Turn, ends_at: float) -> None:
+        with anyio.move_on_at(min(ends_at, anyio.current_time() + LOOK_PAUSE_S)):
+            async with anyio.create_task_group() as tasks:
+
+                async def wake_at(bell: Bell) -> None:
+                    await bell.wait()
+                    tasks.cancel_scope.cancel()
+
+                tasks.start_soon(wake_at, turn.called)
+                tasks.start_soon(wake_at, self._domains_changed)
+
+    async def _is_active(self, vm_uuid: str, incarnation: int) -> bool:
+        seen = await self._hypervisor.observe(vm_uuid)
+        return seen is not None and seen.incarnation == incarnation and seen.state in ALIVE
