@@ -277,17 +277,30 @@ class MapKeyRemoved:
     key: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectTouched:
+    """A client asked for an event on this object, as a barrier (event.inject); nothing else changed."""
+
+    object_class: str
+    ref: str
+
+
 # --- tasks and operations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskCreated:
-    """A task exists that no host works on: a client's own, or a call that was asked for asynchronously."""
+    """A task exists that no host works on: a client's own, or a call that was asked for asynchronously.
+
+    `method` and `parameters` are the call that waits for its turn under it, so that a new leader can go on waiting.
+    """
 
     task: TaskRef
     uuid: str
     name_label: str
     name_description: str = ""
+    method: str = ""
+    parameters: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -388,6 +401,7 @@ Event = (
     | FieldSet
     | MapKeySet
     | MapKeyRemoved
+    | ObjectTouched
     | TaskCreated
     | TaskUpdated
     | TaskDestroyed

@@ -76,6 +76,8 @@ def _evolve(pool: Pool, recorded: ev.Recorded) -> Touched:  # noqa: C901, PLR091
             return _evolve_stale(pool, event)
         case ev.FieldSet() | ev.MapKeySet() | ev.MapKeyRemoved():
             return _evolve_field(pool, event)
+        case ev.ObjectTouched():
+            return [(event.object_class, event.ref)]
         case ev.TaskCreated() | ev.TaskUpdated() | ev.TaskDestroyed():
             return _evolve_task(pool, event, recorded)
         case ev.PoolCreated() | ev.MasterElected():
@@ -365,6 +367,9 @@ def _evolve_task(
                 name_label=event.name_label,
                 name_description=event.name_description,
                 owner=recorded.actor.name,
+                command_id=recorded.command_id,
+                method=event.method,
+                parameters=event.parameters,
                 is_cancellable=True,
                 created=moment_from_us(recorded.time_us),
             )

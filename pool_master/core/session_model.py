@@ -17,6 +17,7 @@ from pool_master.core.datamodel import (
     constructor,
     fields_of,
     inert,
+    map_of,
     parameters_of,
     record_of,
     ref_to,
@@ -79,14 +80,6 @@ class LoginWithPassword:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChangePassword:
-    """Change the account password; only the local superuser's own."""
-
-    old_pwd: str
-    new_pwd: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NoParameters:
     """Takes nothing but the session."""
 
@@ -132,6 +125,16 @@ class EventInject:
     ref: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventGetLog:
+    """vmpool's own: events of the log itself, each with who, when and why; nothing is collapsed or lost.
+
+    Keys of the filter: ref, actor, since and until (ISO 8601), type, command_id, after (sequence), limit, wait (seconds).
+    """
+
+    filter: dict[str, str]
+
+
 def _session(request: type, name: str, returns: WireType = VOID, **row: Any) -> Message:
     row.setdefault("doc", " ".join((request.__doc__ or "").split()))
     return Message(
@@ -170,7 +173,6 @@ SESSION_MODEL: Final = ClassModel(
             errors=("SESSION_AUTHENTICATION_FAILED", "HOST_IS_SLAVE"),
         ),
         _session(NoParameters, "logout", doc="Log out of a session."),
-        _session(ChangePassword, "change_password"),
         _session(OfSession, "get_record", record_of("session")),
         _session(OfUuid, "get_by_uuid", ref_to("session")),
         *(_session(OfSession, f"get_{field.name}", field.type) for field in SESSION_FIELDS),
@@ -191,6 +193,7 @@ EVENT_MODEL: Final = ClassModel(
             errors=("EVENT_FROM_TOKEN_PARSE_FAILURE", "EVENT_SUBSCRIPTION_PARSE_FAILURE"),
         ),
         _session(EventInject, "inject", STRING, errors=("HANDLE_INVALID",)),
+        _session(EventGetLog, "get_log", set_of(map_of(STRING, STRING)), errors=("INVALID_VALUE",)),
         _session(EventClasses, "register"),
         _session(EventClasses, "unregister"),
         _session(

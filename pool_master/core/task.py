@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from dataclasses import field as attribute
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pool_master.core.datamodel import EMPTY_MAP, inert, runtime, rw
 from shared.codec import EPOCH
@@ -21,11 +21,15 @@ def _empty() -> StringMap:
 class Task:
     """task: something long that somebody asked for; in the log like everything else.
 
-    `session` is the uuid of the session that made it, `owner` its user's name.
+    `owner` is the user that made it; `command_id`, `method` and `parameters` are the call that waits for its turn under
+    it, if any.
     """
 
     ref: TaskRef
     owner: str = ""
+    command_id: str = ""
+    method: str = ""
+    parameters: tuple[Any, ...] = ()
     is_cancellable: bool = False
     uuid: Annotated[str, runtime("unique identifier/object reference")]
     name_label: Annotated[str, runtime("a human-readable name")] = ""

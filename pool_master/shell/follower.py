@@ -1,0 +1,213 @@
+"""Following the log: from the copy and the stream to a Pool, record by verified record.
+
+Rules: nothing is applied that does not join (sequences and hashes); a gap is an alarm, never skipped; the stream is the
+truth and the copy is made of it, but a stream that is shorter than the copy has lost history, and then this master refuses
+to go on: an operator restores the stream from the copy, loudly.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from pool_master.core import evolve
+from pool_master.core.event_codec import event_from_plain, refs_of
+from pool_master.core.events import Recorded
+from pool_master.core.pool import Pool
+from pool_master.core.records import EMPTY_TAIL, Break, CommitRecord, Tail, follow, unseal
+from pool_master.core.snapshot import SNAPSHOT_SCHEMA, decode_pool, encode_pool
+from pool_master.shell.event_log import EventLog
+from pool_master.shell.mirror import IndexRow, Mirror, MirrorRecord, Snapshot
+from pool_master.shell.writer import Commit
+from shared.codec import DecodeError
+
+log = structlog.get_logger(__name__)
+
+READ_RECORDS: Final = 500
+COPY_RECORDS_MAX: Final = 200
+SNAPSHOT_EVENTS: Final = 20_000
+
+
+class HistoryBroken(Exception):
+    """The log does not join, or has lost what the copy still has. Nobody may lead on it before an operator looked."""
+
+
+class Follower:
+    """A Pool that follows the log, and the copy that follows it."""
+
+    def __init__(self, event_log: EventLog, mirror: Mirror) -> None:
+        self.pool = Pool()
+        self.tail: Tail = EMPTY_TAIL
+        self._log = event_log
+        self._mirror = mirror
+        self._uncopied: deque[tuple[int, bytes, Tail, Sequence[Recorded]]] = deque()
+        self._is_uncopied = asyncio.Event()
+        self._snapshot_sequence = 0
+
+    async def load(self) -> None:
+        """Begin from the copy, as far as it goes and agrees with the stream; then follow the stream.
+
+        Raises:
+            HistoryBroken: the stream has lost records that the copy has.
+        """
+        await self._check_copy()
+        snapshot = await self._mirror.latest_snapshot()
+        if snapshot is not None and snapshot.schema == SNAPSHOT_SCHEMA:
+            await self._begin_from(snapshot)
+        copied = await self._mirror.tail()
+        while copied is not None and self.tail.position < copied.position:
+            records = await self._mirror.records(after=self.tail.position, limit=READ_RECORDS)
+            for record in records:
+                self._take(record.position, record.data)
+        await self.catch_up()
+
+    async def _check_copy(self) -> None:
+        """Hold the end of the copy against the stream."""
+        copied = await self._mirror.tail()
+        if copied is None:
+            return
+        last = await self._log.last()
+        if last is None or last.sequence < copied.position:
+            raise HistoryBroken(
+                f"the stream ends at position {last.sequence if last else 0}, the copy at {copied.position}:"
+                " the stream has lost records; restore it from the copy before anything is written"
+            )
+        found = await self._log.read(after=copied.position - 1, limit=1)
+        is_same = bool(found) and found[0].sequence == copied.position
+        if not is_same or unseal(found[0].data).hash != copied.hash:
+            log.error(
+                "follower.copy_differs", position=copied.position, action="rebuilt from the stream"
+            )
+            await self._mirror.truncate_from(1)
+
+    async def _begin_from(self, snapshot: Snapshot) -> None:
+        found = await self._mirror.records(after=snapshot.position - 1, limit=1)
+        if not found or found[0].position != snapshot.position:
+            return
+        try:
+            pool = decode_pool(snapshot.data)
+        except (DecodeError, LookupError, TypeError) as error:
+            log.warning("follower.snapshot_ignored", position=snapshot.position, why=str(error))
+            return
+        self.pool = pool
+        self.tail = Tail(position=snapshot.position, head=unseal(found[0].data).head)
+        self._snapshot_sequence = snapshot.sequence
+
+    async def catch_up(self) -> int:
+        """Apply what the stream has beyond the tail; give how many records that was.
+
+        Raises:
+            HistoryBroken: a record does not join.
+        """
+        taken = 0
+        while records := await self._log.read(after=self.tail.position, limit=READ_RECORDS):
+            for stored in records:
+                before = self.tail
+                events = self._take(stored.sequence, stored.data)
+                assert self.tail.position == before.position + 1
+                self._copy_later(stored.sequence, stored.data, events)
+            taken += len(records)
+            if len(self._uncopied) >= COPY_RECORDS_MAX:
+                await self.copy_now()
+            await asyncio.sleep(0)  # A long replay must not starve leases and health checks.
+        return taken
+
+    def _take(self, position: int, data: bytes) -> list[Recorded]:
+        followed = follow(self.tail, position, data)
+        if isinstance(followed, Break):
+            log.critical("follower.history_broken", where=str(followed))
+            raise HistoryBroken(str(followed))
+        self.tail, record = followed
+        events = list(events_of(record))
+        for recorded in events:
+            self.pool.stamp(evolve.apply(self.pool, recorded))
+        return events
+
+    # --- the copy
+
+    def committed(self, commit: Commit) -> None:
+        """Copy what this master's own writer has appended and applied."""
+        self.tail = commit.tail
+        self._copy_later(commit.position, commit.data, commit.events)
+
+    def _copy_later(self, position: int, data: bytes, events: Sequence[Recorded]) -> None:
+        self._uncopied.append((position, data, self.tail, events))
+        self._is_uncopied.set()
+
+    async def keep_copy(self) -> None:
+        """Copy until cancelled: what came, batch by batch; a snapshot now and then."""
+        try:
+            while True:
+                await self._is_uncopied.wait()
+                self._is_uncopied.clear()
+                while self._uncopied:
+                    await self.copy_now()
+                if self.pool.sequence - self._snapshot_sequence >= SNAPSHOT_EVENTS:
+                    await self.save_snapshot()
+        finally:
+            with contextlib.suppress(OSError):
+                await self.copy_now()
+
+    async def copy_now(self) -> None:
+        """Bring a batch into the copy."""
+        batch = [
+            self._uncopied.popleft() for _ in range(min(len(self._uncopied), COPY_RECORDS_MAX))
+        ]
+        if not batch:
+            return
+        records, rows = [], []
+        for position, data, tail, events in batch:
+            assert tail.head is not None
+            records.append(
+                MirrorRecord(
+                    position=position,
+                    first_sequence=tail.head.first_sequence,
+                    last_sequence=tail.head.last_sequence,
+                    term=tail.head.term,
+                    previous_hash=tail.head.previous_hash,
+                    hash=tail.head.hash,
+                    data=data,
+                )
+            )
+            rows += [_index_row(position, recorded) for recorded in events]
+        await self._mirror.append(records, rows)
+
+    async def save_snapshot(self) -> None:
+        """Keep the Pool as it is at the end of the copy."""
+        while self._uncopied:
+            await self.copy_now()
+        if self.tail.position == 0 or self._snapshot_sequence == self.pool.sequence:
+            return
+        snapshot = Snapshot(
+            position=self.tail.position,
+            sequence=self.pool.sequence,
+            schema=SNAPSHOT_SCHEMA,
+            data=encode_pool(self.pool),
+        )
+        self._snapshot_sequence = snapshot.sequence
+        await self._mirror.save_snapshot(snapshot)
+
+
+def events_of(record: CommitRecord) -> "list[Recorded]":
+    """Give a commit record's events, typed."""
+    return [
+        event_from_plain(plain, sequence=record.first_sequence + number, term=record.term)
+        for number, plain in enumerate(record.events)
+    ]
+
+
+def _index_row(position: int, recorded: Recorded) -> IndexRow:
+    return IndexRow(
+        sequence=recorded.sequence,
+        position=position,
+        time_us=recorded.time_us,
+        type=type(recorded.event).__name__,
+        actor_kind=recorded.actor.kind.value,
+        actor_name=recorded.actor.name,
+        command_id=recorded.command_id,
+        cause=recorded.cause,
+        object_refs=refs_of(recorded.event),
+    )
