@@ -35,6 +35,9 @@ from shared.refs import (
 
 Touched = list[tuple[str, str]]
 
+# Journals of a host's agent that are remembered as over: a report of theirs can only be a redelivery.
+PAST_JOURNALS_MAX = 16
+
 CANCELLABLE = (VmOperation.CLEAN_SHUTDOWN, VmOperation.CLEAN_REBOOT, VmOperation.POOL_MIGRATE)
 
 
@@ -104,11 +107,8 @@ def put_vm(pool: Pool, vm: Vm) -> Touched:
         pool.residents[host] = (
             (*guests, vm.ref) if host in after else tuple(x for x in guests if x != vm.ref)
         )
-    if old is None or old.resident_on != vm.resident_on:
-        touched += [
-            ("host", host) for host in (old.resident_on if old else NULL_HOST, vm.resident_on)
-        ]
-    return touched
+    # A reservation shows in the host's current_operations, residence in its resident_VMs.
+    return touched + [("host", host) for host in dict.fromkeys((*before, *after))]
 
 
 def _evolve_existence(pool: Pool, event: ev.VmCreated | ev.VmDestroyed) -> Touched:
@@ -223,7 +223,7 @@ def _halt(pool: Pool, ref: VmRef) -> Touched:
         incarnation=0,
         consoles=(),
     )
-    return touched + put_vm(pool, halted)
+    return touched + put_vm(pool, _reserving(pool, halted))
 
 
 def _set_power_state(pool: Pool, ref: VmRef, power_state: PowerState) -> Touched:
@@ -261,7 +261,10 @@ def _evolve_operation(
             pool.operations[event.task] = replace(old, step=event.step, host=event.host)
             task = pool.tasks[event.task]
             pool.tasks[event.task] = replace(task, resident_on=event.host)
-            return [("task", event.task)]
+            vm = pool.vms.get(old.vm)
+            if vm is None or vm.power_state is not PowerState.HALTED:
+                return [("task", event.task)]
+            return [("task", event.task), *put_vm(pool, _reserving(pool, vm))]
         case ev.OperationProgressed():
             running = pool.tasks.get(event.task)
             if running is None or running.is_finished:
@@ -273,6 +276,21 @@ def _evolve_operation(
 
 # Operations that leave the domain where it is reserve nothing elsewhere.
 RESERVING = (VmOperation.START, VmOperation.START_ON, VmOperation.POOL_MIGRATE)
+# These need no more than the domain has, but go on needing it where another operation has ended that domain.
+REBOOTING = (VmOperation.CLEAN_REBOOT, VmOperation.HARD_REBOOT)
+
+
+def _reserving(pool: Pool, vm: Vm) -> Vm:
+    """Give the VM with the reservation that its operations in flight need, or none (invariant 8)."""
+    scheduled = NULL_HOST
+    for operation in pool.operations_of(vm):
+        if operation.kind in RESERVING:
+            scheduled = (
+                operation.host if operation.destination == NULL_HOST else operation.destination
+            )
+        elif operation.kind in REBOOTING and vm.power_state is PowerState.HALTED:
+            scheduled = operation.host
+    return replace(vm, scheduled_to_be_resident_on=scheduled)
 
 
 def _accept(pool: Pool, event: ev.OperationAccepted, recorded: ev.Recorded) -> Touched:
@@ -301,16 +319,12 @@ def _accept(pool: Pool, event: ev.OperationAccepted, recorded: ev.Recorded) -> T
     vm = pool.vms.get(event.vm)
     if vm is None:
         return [("task", event.task)]
-    scheduled = vm.scheduled_to_be_resident_on
-    if event.operation in RESERVING:
-        scheduled = event.host if event.destination == NULL_HOST else event.destination
     vm = replace(
         vm,
         current_operations={**vm.current_operations, event.task: event.operation},
         last_incarnation=max(vm.last_incarnation, event.incarnation),
-        scheduled_to_be_resident_on=scheduled,
     )
-    return [("task", event.task), *put_vm(pool, vm)]
+    return [("task", event.task), *put_vm(pool, _reserving(pool, vm))]
 
 
 def _evolve_end(
@@ -318,7 +332,8 @@ def _evolve_end(
 ) -> Touched:
     task = pool.tasks.get(event.task)
     if task is None or task.is_finished:
-        return []
+        # Whatever became of its task: an operation that is over is over.
+        return [] if isinstance(event, ev.CancelRequested) else _end_operation(pool, event.task)
     if isinstance(event, ev.CancelRequested):
         pool.tasks[task.ref] = replace(task, status=TaskStatus.CANCELLING, is_cancellable=False)
         running = pool.operations.get(task.ref)
@@ -345,15 +360,8 @@ def _end_operation(pool: Pool, task: TaskRef) -> Touched:
     if operation is None or vm is None:
         return []
     others = {key: value for key, value in vm.current_operations.items() if key != task}
-    keeps = any(operation in RESERVING for operation in others.values())
-    return put_vm(
-        pool,
-        replace(
-            vm,
-            current_operations=others or EMPTY_MAP,
-            scheduled_to_be_resident_on=vm.scheduled_to_be_resident_on if keeps else NULL_HOST,
-        ),
-    )
+    vm = replace(vm, current_operations=others or EMPTY_MAP)
+    return put_vm(pool, _reserving(pool, vm))
 
 
 def _evolve_task(
@@ -423,6 +431,9 @@ def _evolve_membership(
             old = pool.host_metrics.pop(gone.metrics)
             del pool.uuids["host", gone.uuid], pool.uuids["host_metrics", old.uuid]
             pool.residents.pop(event.host, None)
+            for stale in list(pool.stale_domains.values()):
+                if stale.host == event.host:
+                    del pool.stale_domains[stale.key]
             return [("host", event.host), ("host_metrics", old.ref), *_elect_if_none(pool)]
         case ev.HostEnabled() | ev.HostDisabled():
             host = pool.hosts.get(event.host)
@@ -456,9 +467,12 @@ def _evolve_host_word(
             return []
         case ev.HostAgentStarted():
             is_same = event.journal == host.journal
+            is_other = not is_same and host.journal != ""
+            past = (*host.past_journals, host.journal) if is_other else host.past_journals
             pool.hosts[host.ref] = replace(
                 host,
                 journal=event.journal,
+                past_journals=past[-PAST_JOURNALS_MAX:],
                 epoch=event.epoch,
                 report_sequence=host.report_sequence if is_same else 0,
             )
@@ -535,7 +549,8 @@ def _evolve_field(pool: Pool, event: ev.FieldSet | ev.MapKeySet | ev.MapKeyRemov
         case ev.FieldSet():
             value = stored_value(type(holder), event.field, event.value)
         case ev.MapKeySet():
-            value = {**getattr(holder, event.field), event.key: event.value}
+            held = {**getattr(holder, event.field), event.key: event.value}
+            value = stored_value(type(holder), event.field, held)
         case ev.MapKeyRemoved():
             old = getattr(holder, event.field)
             value = {key: kept for key, kept in old.items() if key != event.key} or EMPTY_MAP

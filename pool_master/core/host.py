@@ -21,11 +21,13 @@ class Host:
     """A host as the log knows it.
 
     `journal` and `report_sequence` say up to which report of the agent everything is in the log; `epoch` counts the
-    agent's starts. `unknown_domains` are guests that the pool did not make: shown, never touched.
+    agent's starts; of `past_journals` nothing counts any more. `unknown_domains` are guests that the pool did not make:
+    shown, never touched.
     """
 
     ref: HostRef
     journal: str = ""
+    past_journals: tuple[str, ...] = ()
     report_sequence: int = 0
     epoch: int = 0
     migrate_uri: str = ""

@@ -62,7 +62,11 @@ def decide_host_destroy(pool: Pool, request: HostDestroy, _context: Context) -> 
     host = host_of(pool, request.self)
     if pool.is_live(host.ref):
         raise HostIsLive(host.ref)
-    if pool.residents_of(host.ref):
+    is_needed = any(
+        host.ref in {operation.host, operation.destination}
+        for operation in pool.operations.values()
+    )
+    if is_needed or pool.residents_of(host.ref):
         raise HostHasResidentVms(host.ref)
     return [ev.HostForgotten(host=host.ref)]
 

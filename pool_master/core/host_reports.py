@@ -5,20 +5,28 @@ counts only for the operation that it answers, in the step in which that operati
 only for the incarnation that the log says lives there, everything else is drift and goes to reconcile.
 """
 
-from typing import assert_never
+from typing import Final, assert_never
 
 from pool_master.core import events as ev
 from pool_master.core.context import Context
 from pool_master.core.pool import Pool
-from pool_master.core.reconcile import reconcile_change, reconcile_inventory
+from pool_master.core.reconcile import ALIVE, reconcile_change, reconcile_inventory
 from pool_master.core.task import Operation
 from pool_master.core.vm import Vm
-from pool_master.core.vm_migration import STEP_MOVE, STEP_SETTLE
+from pool_master.core.vm_migration import STEP_MOVE, STEP_SETTLE, release_waiting
 from shared import protocol as says
 from shared.enums import PowerState, VmOperation
 from shared.errors import VmMigrateFailed
 from shared.protocol import DomainObservation, DomainState
 from shared.refs import HostRef, TaskRef
+
+# Operations whose success is a new domain, under the incarnation that they were promised.
+MAKING: Final = (
+    VmOperation.START,
+    VmOperation.START_ON,
+    VmOperation.CLEAN_REBOOT,
+    VmOperation.HARD_REBOOT,
+)
 
 
 class UnknownHost(Exception):
@@ -34,6 +42,8 @@ def decide_report(pool: Pool, report: says.HostReport, context: Context) -> list
     host = pool.host_of_uuid(report.host)
     if host is None:
         raise UnknownHost(report.host)
+    if report.journal in host.past_journals:
+        return []
     if report.journal == host.journal and report.sequence <= host.report_sequence:
         return []
     began: list[ev.Event] = []
@@ -54,15 +64,21 @@ def _decide_body(
         case says.CommandSucceeded() | says.CommandFailed():
             return _decide_outcome(pool, host, body)
         case says.CommandProgressed():
-            task = pool.tasks.get(TaskRef(body.task))
-            if task is None or task.is_finished or task.progress >= body.progress:
-                return []
-            return [ev.OperationProgressed(task=task.ref, progress=min(body.progress, 1.0))]
+            return _decide_progress(pool, host, body)
         case says.DomainChanged():
             return reconcile_change(pool, host, body, context)
         case says.HostInventory():
             return reconcile_inventory(pool, host, body, context)
     assert_never(body)
+
+
+def _decide_progress(pool: Pool, host: HostRef, body: says.CommandProgressed) -> list[ev.Event]:
+    operation = pool.operations.get(TaskRef(body.task))
+    if operation is None or not _is_answer(operation, host, body.command_id):
+        return []
+    if not pool.tasks[operation.task].progress < body.progress:
+        return []
+    return [ev.OperationProgressed(task=operation.task, progress=min(body.progress, 1.0))]
 
 
 def _decide_outcome(
@@ -72,8 +88,7 @@ def _decide_outcome(
     if operation is None:
         return _decide_dropped(pool, host, body)
     vm = pool.vms.get(operation.vm)
-    is_answer = operation.host == host and body.command_id == command_id_of(operation)
-    if vm is None or not is_answer:
+    if vm is None or not _is_answer(operation, host, body.command_id):
         return []
     if operation.kind is VmOperation.POOL_MIGRATE:
         return _decide_migration(pool, operation, vm, body)
@@ -86,6 +101,10 @@ def _decide_outcome(
             error = (body.code, *body.parameters)
             return [*left, ev.TaskFailed(task=operation.task, error_info=error)]
     assert_never(body)
+
+
+def _is_answer(operation: Operation, host: HostRef, command_id: str) -> bool:
+    return operation.host == host and command_id == command_id_of(operation)
 
 
 def command_id_of(operation: Operation) -> str:
@@ -115,22 +134,32 @@ def _decide_dropped(
 def _effect(operation: Operation, vm: Vm, observation: DomainObservation | None) -> list[ev.Event]:
     """What is true after a command that succeeded: its effect, read from what the host saw."""
     match operation.kind:
-        case VmOperation.PAUSE if vm.power_state is not PowerState.PAUSED:
-            return [ev.VmPaused(vm=vm.ref)]
-        case VmOperation.UNPAUSE if vm.power_state is not PowerState.RUNNING:
-            return [ev.VmUnpaused(vm=vm.ref)]
+        case VmOperation.PAUSE:
+            is_new = vm.power_state is PowerState.RUNNING and _lives_as_then(operation, vm)
+            return [ev.VmPaused(vm=vm.ref)] if is_new else []
+        case VmOperation.UNPAUSE:
+            is_new = vm.power_state is PowerState.PAUSED and _lives_as_then(operation, vm)
+            return [ev.VmUnpaused(vm=vm.ref)] if is_new else []
         case VmOperation.CLEAN_SHUTDOWN | VmOperation.HARD_SHUTDOWN:
             return _gone(operation, vm, reason=operation.kind.value)
+        case _ if observation is not None and observation.state not in ALIVE:
+            # It was there, and stopped again before the host looked.
+            return _gone(operation, vm, reason=f"{operation.kind.value}: the guest has stopped")
         case _:
-            return _shown(operation.host, vm, observation)
+            return _shown(operation, vm, observation)
+
+
+def _lives_as_then(operation: Operation, vm: Vm) -> bool:
+    """Whether the domain that the operation acted on is still the VM's."""
+    return (vm.incarnation, vm.resident_on) == (operation.incarnation, operation.host)
 
 
 def _left_behind(
     operation: Operation, vm: Vm, observation: DomainObservation | None
 ) -> list[ev.Event]:
     """What is true after a command that failed: the domain as the host left it."""
-    if observation is not None and observation.state in {DomainState.RUNNING, DomainState.PAUSED}:
-        return _shown(operation.host, vm, observation)
+    if observation is not None and observation.state in ALIVE:
+        return _shown(operation, vm, observation)
     return _gone(operation, vm, reason=f"{operation.kind.value} failed, no domain is left")
 
 
@@ -138,13 +167,19 @@ def _gone(operation: Operation, vm: Vm, *, reason: str) -> list[ev.Event]:
     """No domain of the operation's incarnation, or an older one, is left; a newer one is not its business."""
     if vm.power_state is PowerState.HALTED or vm.incarnation > operation.incarnation:
         return []
+    if vm.resident_on != operation.host:
+        return []
     return [ev.VmHalted(vm=vm.ref, reason=reason)]
 
 
-def _shown(host: HostRef, vm: Vm, observation: DomainObservation | None) -> list[ev.Event]:
+def _shown(operation: Operation, vm: Vm, observation: DomainObservation | None) -> list[ev.Event]:
     """A domain that runs or is paused, as the host shows it; nothing where the log says so already."""
     if observation is None or observation.incarnation < vm.incarnation:
         return []
+    is_made = operation.kind in MAKING and observation.incarnation == operation.incarnation
+    if vm.power_state is PowerState.HALTED and not is_made:
+        return []  # Seen before it was stopped: another operation has ended that domain since.
+    host = operation.host
     state = PowerState.PAUSED if observation.state is DomainState.PAUSED else PowerState.RUNNING
     is_known = (vm.resident_on, vm.incarnation, vm.domid) == (
         host,
@@ -180,38 +215,59 @@ def _decide_migration(
     pool: Pool, operation: Operation, vm: Vm, body: says.CommandSucceeded | says.CommandFailed
 ) -> list[ev.Event]:
     if operation.step == STEP_MOVE:
-        is_still_here = body.observation is not None
-        if isinstance(body, says.CommandFailed) and is_still_here:
-            left = _left_behind(operation, vm, body.observation)
-            error = (body.code, *body.parameters)
-            return [*left, ev.TaskFailed(task=operation.task, error_info=error)]
-        return [
-            ev.OperationAdvanced(task=operation.task, step=STEP_SETTLE, host=operation.destination)
-        ]
+        return _decide_moved(pool, operation, vm, body)
     if isinstance(body, says.CommandFailed):
         error = (body.code, *body.parameters)
-        return [ev.TaskFailed(task=operation.task, error_info=error)]
-    observation = body.observation
-    if observation is not None:
+        failed = ev.TaskFailed(task=operation.task, error_info=error)
+        return [failed, *release_waiting(pool, operation, vm, vm.resident_on)]
+    seen = body.observation
+    if seen is None or seen.state not in ALIVE or seen.incarnation != operation.incarnation:
+        is_lost = pool.is_live(vm.resident_on)
+        return _migrated_nowhere(pool, operation, vm, is_lost=is_lost)
+    migrated = ev.VmMigrated(
+        vm=vm.ref,
+        host=operation.destination,
+        domid=seen.domid,
+        console_rfb=seen.console_rfb,
+        console_vt100=seen.console_vt100,
+    )
+    is_paused = seen.state is DomainState.PAUSED and vm.power_state is PowerState.RUNNING
+    return [
+        migrated,
+        *([ev.VmPaused(vm=vm.ref)] if is_paused else []),
+        ev.TaskSucceeded(task=operation.task),
+        *release_waiting(pool, operation, vm, operation.destination),
+    ]
+
+
+def _decide_moved(
+    pool: Pool, operation: Operation, vm: Vm, body: says.CommandSucceeded | says.CommandFailed
+) -> list[ev.Event]:
+    """The source has spoken: the guest is still there, or only the destination knows."""
+    if isinstance(body, says.CommandFailed) and body.observation is not None:
+        left = _left_behind(operation, vm, body.observation)
+        error = (body.code, *body.parameters)
+        failed = ev.TaskFailed(task=operation.task, error_info=error)
         return [
-            ev.VmMigrated(
-                vm=vm.ref,
-                host=operation.destination,
-                domid=observation.domid,
-                console_rfb=observation.console_rfb,
-                console_vt100=observation.console_vt100,
-            ),
-            ev.TaskSucceeded(task=operation.task),
+            *left,
+            failed,
+            *release_waiting(pool, operation, vm, vm.resident_on, is_gone=_halts(left)),
         ]
-    return _migrated_nowhere(pool, operation, vm)
+    if not pool.is_live(operation.destination):
+        # Gone from here, and there every guest is surely dead: nobody is left to ask.
+        return _migrated_nowhere(pool, operation, vm, is_lost=True)
+    return [ev.OperationAdvanced(task=operation.task, step=STEP_SETTLE, host=operation.destination)]
 
 
-def _migrated_nowhere(pool: Pool, operation: Operation, vm: Vm) -> list[ev.Event]:
+def _halts(events: list[ev.Event]) -> bool:
+    return any(isinstance(event, ev.VmHalted) for event in events)
+
+
+def _migrated_nowhere(pool: Pool, operation: Operation, vm: Vm, *, is_lost: bool) -> list[ev.Event]:
     """The destination has no guest and never will: it is where it was, or, where the source has none, lost."""
     error = VmMigrateFailed(
         vm.ref, vm.resident_on, operation.destination, "the guest did not arrive"
     )
     failed = ev.TaskFailed(task=operation.task, error_info=tuple(error.description))
-    if not pool.is_live(vm.resident_on):
-        return [failed]
-    return [ev.VmHalted(vm=vm.ref, reason="lost in migration"), failed]
+    halted = [ev.VmHalted(vm=vm.ref, reason="lost in migration")] if is_lost else []
+    return [*halted, failed, *release_waiting(pool, operation, vm, vm.resident_on, is_gone=is_lost)]

@@ -12,7 +12,7 @@ from pool_master.core.placement import boot_memory
 from pool_master.core.pool import Pool, StaleDomain
 from pool_master.core.task import Operation
 from pool_master.core.vm import BOOT_ORDER_DEFAULT, Vm
-from pool_master.core.vm_migration import STEP_MOVE
+from pool_master.core.vm_migration import STEP_MOVE, is_waiting
 from shared.enums import VmOperation
 from shared.protocol import (
     CancelCommand,
@@ -42,6 +42,8 @@ def plan(pool: Pool, tasks: Iterable[TaskRef]) -> list[tuple[HostRef, HostComman
         operation = pool.operations.get(task)
         vm = None if operation is None else pool.vms.get(operation.vm)
         if operation is None or vm is None or operation.host not in pool.hosts:
+            continue
+        if is_waiting(pool, operation, vm):
             continue
         planned.append((operation.host, command_for(pool, operation, vm)))
         if operation.is_cancelling:

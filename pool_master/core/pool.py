@@ -135,6 +135,12 @@ class Pool:
         """Give the operations in flight on a VM."""
         return [self.operations[task] for task in vm.current_operations if task in self.operations]
 
+    def has_stale_domain(self, host: HostRef, vm: Vm) -> bool:
+        """Whether a host has yet to drop an incarnation of the VM: it must not be told to while a wanted one comes."""
+        return any(
+            (stale.host, stale.vm_uuid) == (host, vm.uuid) for stale in self.stale_domains.values()
+        )
+
     def stamp(self, touched: list[tuple[str, str]]) -> None:
         """Remember that these objects changed at the present sequence; the most recent come last."""
         for object_class, ref in touched:

@@ -28,7 +28,7 @@ from shared.refs import NULL_HOST, HostRef
 # A guest that crashes sooner than this after its boot is not restarted: it would only crash again (XenAPI reference 3).
 CRASH_LOOP_S: Final = 120.0
 
-_ALIVE: Final = (DomainState.RUNNING, DomainState.PAUSED)
+ALIVE: Final = (DomainState.RUNNING, DomainState.PAUSED)
 
 
 def reconcile_change(
@@ -45,11 +45,11 @@ def reconcile_change(
         case DomainChange.POWERED_OFF:
             is_restart = vm.config.actions_after_shutdown is OnNormalExit.RESTART
             reason = "the guest powered itself off"
-            return _exit(vm, host, reason, context, is_restart=is_restart)
+            return _exit(pool, vm, reason, context, is_restart=is_restart)
         case DomainChange.CRASHED:
-            return _crash(vm, host, context)
+            return _crash(pool, vm, context)
         case DomainChange.REBOOTED:
-            if vm.config.actions_after_reboot is OnNormalExit.DESTROY and seen.state not in _ALIVE:
+            if vm.config.actions_after_reboot is OnNormalExit.DESTROY and seen.state not in ALIVE:
                 return [ev.VmHalted(vm=vm.ref, reason="the guest rebooted, to be destroyed then")]
             return [ev.VmRebooted(vm=vm.ref)]
         case DomainChange.DESTROYED:
@@ -66,16 +66,15 @@ def _is_the_one(vm: Vm, host: HostRef, seen: DomainObservation) -> bool:
     return is_alive and vm.resident_on == host and vm.incarnation == seen.incarnation
 
 
-def _exit(
-    vm: Vm, host: HostRef, reason: str, context: Context, *, is_restart: bool
-) -> list[ev.Event]:
+def _exit(pool: Pool, vm: Vm, reason: str, context: Context, *, is_restart: bool) -> list[ev.Event]:
     halted = ev.VmHalted(vm=vm.ref, reason=reason)
-    if not is_restart:
+    # The word of a host that was lost since: nobody there could carry a restart out.
+    if not is_restart or not pool.is_live(vm.resident_on):
         return [halted]
-    return [halted, restart_in_place(vm, host, context)]
+    return [halted, restart_in_place(vm, vm.resident_on, context)]
 
 
-def _crash(vm: Vm, host: HostRef, context: Context) -> list[ev.Event]:
+def _crash(pool: Pool, vm: Vm, context: Context) -> list[ev.Event]:
     action = vm.config.actions_after_crash
     if action is OnCrashBehaviour.PRESERVE:
         return [] if vm.power_state is PowerState.PAUSED else [ev.VmPaused(vm=vm.ref)]
@@ -88,7 +87,7 @@ def _crash(vm: Vm, host: HostRef, context: Context) -> list[ev.Event]:
     reason = "the guest crashed"
     if wants_restart and is_looping:
         reason += f" within {CRASH_LOOP_S:.0f} s of its boot, so it is not restarted"
-    return _exit(vm, host, reason, context, is_restart=wants_restart and not is_looping)
+    return _exit(pool, vm, reason, context, is_restart=wants_restart and not is_looping)
 
 
 def _state(vm: Vm, seen: DomainObservation) -> list[ev.Event]:
@@ -101,7 +100,7 @@ def _state(vm: Vm, seen: DomainObservation) -> list[ev.Event]:
 
 def _drift(pool: Pool, host: HostRef, vm: Vm | None, seen: DomainObservation) -> list[ev.Event]:
     """A domain that is not where, or what, the log says: drop it, where the log has surely moved past it."""
-    if vm is None or seen.incarnation > vm.last_incarnation:
+    if vm is None or _is_unknown(pool, seen):
         return []  # Not ours to judge: shown by the inventory, never touched.
     for operation in pool.operations_of(vm):
         is_expected = (
@@ -110,9 +109,15 @@ def _drift(pool: Pool, host: HostRef, vm: Vm | None, seen: DomainObservation) ->
         if is_expected and host in {operation.host, operation.destination, vm.resident_on}:
             return []
     stale = f"{host}/{seen.vm_uuid}/{seen.incarnation}"
-    if stale in pool.stale_domains or seen.state not in _ALIVE:
+    if stale in pool.stale_domains or seen.state not in ALIVE:
         return []
     return [ev.StaleDomainFound(host=host, vm_uuid=seen.vm_uuid, incarnation=seen.incarnation)]
+
+
+def _is_unknown(pool: Pool, seen: DomainObservation) -> bool:
+    """Whether the log has never heard of this domain: of its VM, or of so late an incarnation of it."""
+    vm = pool.vm_of_uuid(seen.vm_uuid)
+    return vm is None or seen.incarnation > vm.last_incarnation
 
 
 def reconcile_inventory(
@@ -142,7 +147,7 @@ def reconcile_inventory(
 def _found(
     pool: Pool, host: HostRef, vm: Vm, seen: DomainObservation, context: Context
 ) -> list[ev.Event]:
-    if seen.state in _ALIVE:
+    if seen.state in ALIVE:
         return _state(vm, seen)
     is_crash = seen.state is DomainState.CRASHED
     change = DomainChange.CRASHED if is_crash else DomainChange.POWERED_OFF
@@ -164,9 +169,7 @@ def _describe(pool: Pool, ref: HostRef, inventory: HostInventory) -> list[ev.Eve
         host.capabilities,
         host.unknown_domains,
     )
-    orphans = tuple(
-        seen.vm_uuid for seen in inventory.domains if pool.vm_of_uuid(seen.vm_uuid) is None
-    )
+    orphans = tuple(seen.vm_uuid for seen in inventory.domains if _is_unknown(pool, seen))
     said = (
         inventory.hostname,
         inventory.address,

@@ -3,7 +3,7 @@
 Rules: guards first, events last; what a host must do is not said here but planned from the accepted operation.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from pool_master.core import events as ev
@@ -109,7 +109,11 @@ def _start(
 
 
 def restart_in_place(vm: Vm, host: HostRef, context: Context) -> ev.OperationAccepted:
-    """Promise a new start on the same host: what actions_after_shutdown and _crash "restart" mean."""
+    """Promise a new start on the same host: what actions_after_shutdown and _crash "restart" mean.
+
+    One report can restart several VMs: each has a task of its own.
+    """
+    context = replace(context, command_id=f"{context.command_id}/{vm.uuid}")
     return _start(vm, VmOperation.START_ON, context, host=host, is_paused=False)
 
 
@@ -180,7 +184,10 @@ def _on_running_domain(
 ) -> list[ev.Event]:
     vm = vm_of(pool, ref)
     host = on_its_host(pool, vm, kind)
-    accepted = accept(vm, kind, context, host=host, incarnation=vm.incarnation)
+    # A hard shutdown ends the incarnation that a reboot in flight may make, too.
+    is_last = kind is VmOperation.HARD_SHUTDOWN
+    incarnation = vm.last_incarnation if is_last else vm.incarnation
+    accepted = accept(vm, kind, context, host=host, incarnation=incarnation)
     return [*_cancel_overtaken(pool, vm, kind), accepted]
 
 

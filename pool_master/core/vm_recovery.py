@@ -33,15 +33,21 @@ def decide_power_state_reset(
         raise CannotResetControlDomain(vm.ref)
     if error := operation_error(vm, VmOperation.POWER_STATE_RESET):
         raise error
-    homes = [host for host in (vm.resident_on, vm.scheduled_to_be_resident_on) if host != NULL_HOST]
+    running = pool.operations_of(vm)
+    homes = dict.fromkeys((vm.resident_on, vm.scheduled_to_be_resident_on))
+    # A host that carries out an operation may have a domain of it before the log knows.
+    homes |= dict.fromkeys(
+        host for operation in running for host in (operation.host, operation.destination)
+    )
+    homes.pop(NULL_HOST, None)
     for host in homes:
         if pool.is_live(host):
             raise HostIsLive(host)
     ends: list[ev.Event] = [
         ev.TaskFailed(
-            task=running.task, error_info=(HostOffline.code, running.host, "power_state_reset")
+            task=operation.task, error_info=(HostOffline.code, operation.host, "power_state_reset")
         )
-        for running in pool.operations_of(vm)
+        for operation in running
     ]
     if vm.power_state is PowerState.HALTED and not ends:
         return []
