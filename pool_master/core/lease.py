@@ -67,8 +67,10 @@ class LeaseTable:
 
     def surely_dead_at(self, host_uuid: str) -> float:
         """Give when the host's guests are surely dead, if it is granted nothing more."""
-        never_granted = self.since + self.grace_s
-        return self.granted.get(host_uuid, never_granted) + self.times.dead_after_s
+        predecessor_stopped = self.since + self.grace_s
+        # Our own grant may be older than the predecessor's last: both may have granted for a while.
+        granted = self.granted.get(host_uuid, predecessor_stopped)
+        return max(granted, predecessor_stopped) + self.times.dead_after_s
 
     def is_surely_dead(self, host_uuid: str, now: float) -> bool:
         """Whether the host's guests are surely dead."""
