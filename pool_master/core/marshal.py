@@ -5,6 +5,7 @@ nulls, missing members and ints as strings are taken as existing clients send th
 """
 
 import functools
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -150,16 +151,20 @@ def _float(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise FieldTypeError(name)
     try:
-        return float(value)
+        number = float(value)
     except (ValueError, OverflowError):
         raise FieldTypeError(name) from None
+    if not math.isfinite(number):
+        # Neither JSON nor XML-RPC could give it back, and it is not equal to itself in a replay.
+        raise InvalidValue(name, value)
+    return number
 
 
 def _bool(value: Any, name: str) -> bool:
     if isinstance(value, bool):
         return value
-    if value in {"true", "false"}:
-        return bool(value == "true")
+    if isinstance(value, str) and value in {"true", "false"}:
+        return value == "true"
     raise FieldTypeError(name)
 
 
