@@ -108,8 +108,9 @@ def _deletions(pool: Pool, subscription: Subscription, since: int) -> list[Chang
     for tombstone in reversed(pool.tombstones):
         if tombstone.destroyed <= since:
             break
-        # Made and destroyed between two calls: the client never knew it.
-        is_known = tombstone.created <= since
+        # Made and destroyed between two calls: the client never knew it. Back again under its old reference, as a host
+        # that rejoins is: the client hears of it as it is now, and nothing after that.
+        is_known = tombstone.created <= since and tombstone.ref not in pool.stamps
         if is_known and subscription.covers(tombstone.object_class, tombstone.ref):
             change = Change(
                 tombstone.destroyed, tombstone.object_class, EventOperation.DEL, tombstone.ref
