@@ -19,18 +19,20 @@ _GONE: Final = object()
 class Table(MutableMapping[K, V], Generic[K, V]):
     """A dict, or a dict's fork."""
 
-    __slots__ = ("_base", "_changes", "_length")
+    __slots__ = ("_base", "_changes", "_length", "_returned")
 
     def __init__(self, base: "dict[K, V] | None" = None) -> None:
         self._base: dict[K, V] = {} if base is None else base
         self._changes: dict[K, object] | None = None
         self._length = len(self._base)
+        self._returned: dict[K, None] = {}  # Keys of the base that were deleted and set again.
 
     def fork(self) -> "Table[K, V]":
         """Give a table that starts equal and goes its own way; cheap when made of an original."""
         twin: Table[K, V] = Table(self._base)
         twin._changes = {} if self._changes is None else dict(self._changes)
         twin._length = self._length
+        twin._returned = dict(self._returned)
         return twin
 
     def __getitem__(self, key: K) -> V:
@@ -46,10 +48,13 @@ class Table(MutableMapping[K, V], Generic[K, V]):
     def __setitem__(self, key: K, value: V) -> None:
         if self._changes is None:
             self._base[key] = value
-        else:
-            if key not in self:
-                self._length += 1
-            self._changes[key] = value
+            return
+        if key not in self:
+            self._length += 1
+            if self._changes.pop(key, None) is _GONE:
+                # As in a dict, what was deleted comes back at the end.
+                self._returned = {**self._returned, key: None}
+        self._changes[key] = value
 
     def __delitem__(self, key: K) -> None:
         if self._changes is None:
@@ -58,7 +63,9 @@ class Table(MutableMapping[K, V], Generic[K, V]):
         if key not in self:
             raise KeyError(key)
         self._length -= 1
-        self._changes[key] = _GONE
+        self._changes.pop(key, None)
+        if key in self._base:
+            self._changes[key] = _GONE
 
     def __contains__(self, key: object) -> bool:
         if self._changes is None:
@@ -72,11 +79,12 @@ class Table(MutableMapping[K, V], Generic[K, V]):
         return self._iterate_fork(self._changes)
 
     def _iterate_fork(self, changes: dict[K, object]) -> Iterator[K]:
+        returned = self._returned
         for key in self._base:
-            if changes.get(key) is not _GONE:
+            if key not in returned and changes.get(key) is not _GONE:
                 yield key
         for key, value in changes.items():
-            if key not in self._base and value is not _GONE:
+            if (key not in self._base or key in returned) and value is not _GONE:
                 yield key
 
     def __len__(self) -> int:
