@@ -22,8 +22,10 @@ class TaskCreate:
     description: str
 
 
-def decide_task_create(_pool: Pool, request: TaskCreate, context: Context) -> list[ev.Event]:
-    """XenAPI reference 4.5."""
+def decide_task_create(pool: Pool, request: TaskCreate, context: Context) -> list[ev.Event]:
+    """XenAPI reference 4.5; the same wish again makes nothing new."""
+    if context.task in pool.tasks:
+        return []
     return [
         ev.TaskCreated(
             task=context.task,

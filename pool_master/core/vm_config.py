@@ -28,8 +28,10 @@ class Create:
     args: Annotated[VmConfig, record_of("VM")]
 
 
-def decide_create(_pool: Pool, request: Create, context: Context) -> list[ev.Event]:
-    """XenAPI reference 1.2."""
+def decide_create(pool: Pool, request: Create, context: Context) -> list[ev.Event]:
+    """XenAPI reference 1.2; the same wish again makes nothing new."""
+    if created_vm(context) in pool.vms:
+        return []
     config = request.args
     other_config = config.other_config
     if "mac_seed" not in other_config:
