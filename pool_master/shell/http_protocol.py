@@ -9,6 +9,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final, cast
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
@@ -17,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 from uvicorn.server import ServerState
 
+_UPGRADE_HEADERS: Final = (b"connection", b"upgrade", b"http2-settings")
 _HEADER_TOO_LARGE: Final = "The request's header is too large."
 
 
@@ -184,7 +186,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Feed the parser, and bound what it keeps."""
         if self.transport.is_closing():
             return
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._go_on_without_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            self._refuse_malformed(error)
         if self.transport.is_closing():
             return
         if self._reads_header:
@@ -195,6 +203,20 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         elif self.timeout_keep_alive_task is None and self._is_idle():
             # Blank lines between requests start none.
             self._watch_idleness()
+
+    def _go_on_without_upgrade(self, rest: bytes) -> None:
+        """Read a request again as if it had not offered another protocol: Java's client always does.
+
+        The parser stops behind the header of such a request, and would lose its body.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(405, "This is no proxy.")
+            return
+        head = [method + b" " + self.url + b" HTTP/1.1"]
+        head += [b"%s: %s" % (k, v) for k, v in self.headers if k not in _UPGRADE_HEADERS]
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"\r\n".join([*head, b"", rest]))
 
     def _is_idle(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle
@@ -224,18 +246,23 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _count_header(self, size: int) -> None:
         self._header_bytes += size
         if self._header_bytes > self._limits.header_bytes_max:
-            # The parser stops at this and says so through send_400_response.
+            # The parser stops at this, with an error of its own.
             raise HeaderTooLargeError(_HEADER_TOO_LARGE)
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what the parser refused."""
+    def _refuse_malformed(self, error: httptools.HttpParserError) -> None:
         if self._header_bytes > self._limits.header_bytes_max:
             self._refuse(431, _HEADER_TOO_LARGE)
         else:
-            self._refuse(400, msg)
+            self._refuse(400, f"This is no HTTP request: {error}")
 
     def on_headers_complete(self) -> None:
         """Stop the clock; the request is handed to the application."""
         self._reads_header = False
         self._stop_header_timer()
-        super().on_headers_complete()
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Take the end of the body."""
+        if not self.parser.should_upgrade():
+            super().on_message_complete()

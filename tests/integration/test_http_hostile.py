@@ -1,5 +1,6 @@
 """The HTTP server with clients that are malformed, greedy, slow or idle."""
 
+import asyncio
 import contextlib
 
 import httpx
@@ -23,6 +24,31 @@ async def test_what_is_no_http_is_refused_and_closed() -> None:
         status, _headers, _body = await client.answer()
         assert status == 400
         assert await client.is_closed()
+
+
+async def test_what_is_no_proxy_says_so() -> None:
+    async with serving(FakeApi()) as server, raw(server.port) as client:
+        await client.send(b"CONNECT example.org:443 HTTP/1.1\r\nHost: example.org\r\n\r\n")
+        assert (await client.answer())[0] == 405
+        assert await client.is_closed()
+
+
+@pytest.mark.parametrize("split", [10, 60, 150, 1000])
+async def test_a_client_that_offers_http_2_keeps_its_call(split: int) -> None:
+    offer = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    api = FakeApi()
+    request = post("pool.get_all", headers=offer)
+    async with serving(api) as server, raw(server.port) as client:
+        for part in (
+            request[:split],
+            request[split:],
+            post("second", headers=offer),
+            post("third"),
+        ):
+            await client.send(part)
+            await asyncio.sleep(0)
+        assert [(await client.answer())[0] for _ in range(3)] == [200, 200, 200]
+    assert [call.method for call, _peer in api.calls] == ["pool.get_all", "second", "third"]
 
 
 @pytest.mark.parametrize("path", ["/", "/jsonrpc"])

@@ -250,10 +250,15 @@ async def test_a_browser_is_told_what_this_is_and_may_call() -> None:
 DEFECT: Final = RuntimeError("secret detail")
 
 
+@pytest.mark.parametrize("method", ["VM.get_all", "event.from"])
 @pytest.mark.parametrize("answer", [DEFECT, Success({1.5: ""})])
-async def test_a_defect_is_an_internal_error_over_xml_rpc(answer: Success | Exception) -> None:
-    async with serving(FakeApi({"bad": answer})) as server, raw(server.port) as client:
-        await client.send(post("bad"))
+async def test_a_defect_is_an_internal_error_over_xml_rpc(
+    answer: Success | Exception, method: str
+) -> None:
+    api = FakeApi({method: answer})
+    api.release.set()
+    async with serving(api) as server, raw(server.port) as client:
+        await client.send(post(method))
         status, _headers, body = await client.answer()
     assert (status, b"<value>INTERNAL_ERROR</value>" in body) == (200, True)
     assert b"secret" not in body

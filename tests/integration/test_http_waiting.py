@@ -10,6 +10,7 @@ import time
 import pytest
 from prometheus_client import CollectorRegistry
 
+from pool_master.shell.calls import Success
 from pool_master.shell.http_app import make_app
 from pool_master.shell.http_protocol import HttpLimits
 from pool_master.shell.http_server import RunningHttp
@@ -53,6 +54,25 @@ async def test_a_burst_of_connections_is_not_refused() -> None:
         finally:
             for client in listening:
                 client.close()
+
+
+async def test_calls_sent_ahead_are_answered_in_their_order() -> None:
+    api = FakeApi({f"call.{n}": Success(f"OpaqueRef:{n}") for n in range(5)})
+    async with serving(api) as server, raw(server.port) as client:
+        await client.send(b"".join(post(f"call.{n}") for n in range(5)))
+        for n in range(5):
+            assert f"OpaqueRef:{n}".encode() in (await client.answer())[2]
+
+
+async def test_a_call_may_take_longer_than_its_bytes_and_than_idleness_may() -> None:
+    api = FakeApi()
+    limits = HttpLimits(request_read_s_max=0.02, idle_s_max=0.02)
+    async with serving(api, limits) as server, raw(server.port) as client:
+        await client.send(post("VM.start"))
+        await eventually(lambda: api.entered)
+        await asyncio.sleep(0.1)
+        api.release.set()
+        assert (await client.answer())[0] == 200
 
 
 async def test_waiting_calls_occupy_nobody() -> None:
