@@ -109,6 +109,12 @@ class Api:
         self._aliases = {name.replace(".", "_", 1): name for name in message_table()}
         self._background: set[asyncio.Task[Any]] = set()
         self._crowned = asyncio.Event()
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Take no calls any more, and let those that wait go."""
+        self._is_closed = True
+        self._crowned.set()
 
     def crown(self, reign: Reign) -> None:
         """Begin to lead; waiting Async calls of the predecessor go on."""
@@ -142,7 +148,7 @@ class Api:
             return Success(await self._answer(call, peer))
         except XenApiError as error:
             return Failure(error.description)
-        except Exception as error:  # noqa: BLE001 - a defect of ours must reach the client as a code, and us as a trace
+        except Exception as error:
             log.exception("api.defect", method=call.method)
             return Failure(InternalError(f"{call.method}: {type(error).__name__}").description)
 
@@ -168,14 +174,15 @@ class Api:
                 return await self._command(caller, reign, is_async=is_async)
 
     async def _leading(self) -> Reign:
-        if self.reign is None and not self.leader_address():
+        if self.reign is None and not self.leader_address() and not self._is_closed:
             try:
                 async with asyncio.timeout(LEADERLESS_S_MAX):
                     await self._crowned.wait()
             except TimeoutError:
                 raise HostStillBooting() from None
         if self.reign is None:
-            raise HostIsSlave(self.leader_address())
+            address = self.leader_address()
+            raise HostIsSlave(address) if address else HostStillBooting()
         return self.reign
 
     def _caller(
@@ -208,8 +215,7 @@ class Api:
         request = request_of(caller.method, caller.message, caller.values)
         assert caller.message.answer is not None
         if not is_async:
-            value = caller.message.answer(reign.writer.pool, request)
-            return value
+            return caller.message.answer(reign.writer.pool, request)
 
         def decide(pool: Pool, _request: Any, context: Context) -> list[ev.Event]:
             assert caller.message.answer is not None
@@ -268,10 +274,11 @@ class Api:
                 self.sessions.use(caller.session.ref)
 
     async def _end_of(self, ref: TaskRef, reign: Reign, *, is_promised: bool) -> None:
-        """Wait for the one end of an operation's task; raise what it failed with."""
-        pool = reign.writer.pool
+        """Wait for the one end of an operation's task, through a change of leader; raise what it failed with."""
         while is_promised:
-            task = pool.tasks.get(ref)
+            if self.reign is not reign:
+                reign = await self._leading()
+            task = reign.writer.pool.tasks.get(ref)
             if task is None:
                 return
             match task.status:
@@ -280,8 +287,6 @@ class Api:
                 case TaskStatus.FAILURE | TaskStatus.CANCELLED:
                     raise ReportedError(*task.error_info)
                 case _:
-                    if self.reign is not reign:
-                        raise HostStillBooting()
                     await reign.changes.wait(ref, TASK_WAIT_S)
 
     # --- Async: the task first, the outcome in it
@@ -347,11 +352,13 @@ class Api:
             if not self._is_waiting(held, reign):
                 return
             if asyncio.get_running_loop().time() > deadline:
-                late = _failed(task.ref, TaskCancelled(task.ref))
-                await reign.writer.submit(self._wish(caller, lambda _pool: [late]))
+                await self._fail(caller, _failed(task.ref, TaskCancelled(task.ref)), reign)
                 return
             await reign.writer.submit(self._task_wish(caller, request, caller.message.decide))
             await reign.changes.wait(_object_of(caller), TURN_S_MAX)
+
+    async def _fail(self, caller: Caller, end: ev.TaskFailed, reign: Reign) -> None:
+        await reign.writer.submit(self._wish(caller, lambda _pool: [end]))
 
 
 def _revived(task: Task, model: ClassModel, message: Message) -> Caller:

@@ -179,6 +179,8 @@ class HostLink:
             pending_max=REPORTS_PENDING_MAX,
         )
         async for delivery in deliveries:
+            if not self._writer.is_open:
+                return  # Unacknowledged, it comes again, to whoever leads then.
             reports = self._read(delivery)
             # Enqueued in the order of the stream: a host's reports are decided in the order in which it made them.
             waiting = [self._decide(report) for report in reports]

@@ -59,7 +59,7 @@ def process_identity(pid: int) -> str:
 def is_surely_dead(process: str) -> bool:
     """Whether that process ran on this machine and is gone: then nobody need wait for it."""
     parts = process.split("/")
-    if len(parts) != 3:  # noqa: PLR2004 - boot, pid, start time
+    if len(parts) != 3:
         return False
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

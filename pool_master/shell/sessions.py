@@ -62,7 +62,7 @@ def read_users(name: str, password_file: Path) -> dict[str, User]:
     users: dict[str, User] = {}
     for line in password_file.read_text().splitlines():
         parts = line.split(":", 2)
-        if len(parts) == 3 and parts[1] in set(Role):  # noqa: PLR2004 - user, role, password
+        if len(parts) == 3 and parts[1] in set(Role):
             users[parts[0]] = User.with_password(parts[0], parts[2], Role(parts[1]))
         elif line:
             users[name] = User.with_password(name, line)

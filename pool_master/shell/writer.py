@@ -170,7 +170,7 @@ class Writer:
             except XenApiError as error:
                 _refuse(wish, error)
                 continue
-            except Exception as error:  # noqa: BLE001 - one defective decision must not end the pool's only writer
+            except Exception as error:
                 log.exception("writer.decision_failed", cause=wish.cause)
                 _refuse(wish, InternalError(f"{wish.cause}: {type(error).__name__}"))
                 continue
