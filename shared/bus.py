@@ -23,6 +23,14 @@ class WrongLastSequence(Exception):
         super().__init__(f"the stream's last sequence is not {expected}")
 
 
+class MessageLost(Exception):
+    """The stream counts a message that it cannot give any more: its store is damaged."""
+
+    def __init__(self, stream: str, sequence: int) -> None:
+        super().__init__(f"stream {stream} has lost its message {sequence}")
+        self.sequence = sequence
+
+
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
     """A message as the stream holds it."""
@@ -105,7 +113,12 @@ class Bus(Protocol):
         ...
 
     async def last(self, stream: str, *, timeout_s: float = 5.0) -> StoredMessage | None:
-        """Give the last message of the stream, as its leader has it; None where it is empty."""
+        """Give the last message of the stream, as its leader has it; None where it is empty.
+
+        Raises:
+            MessageLost: there is one, and it cannot be read.
+            BusUnavailable: no answer in time.
+        """
         ...
 
     def consume(

@@ -149,7 +149,7 @@ class NatsBus:
 
     async def last(self, stream: str, *, timeout_s: float = 5.0) -> StoredMessage | None:
         """Ask the stream's leader for its last message."""
-        return await self._streams.last_of(stream, ">", timeout_s=timeout_s)
+        return await self._streams.last(stream, timeout_s=timeout_s)
 
     def consume(
         self, stream: str, *, durable: str, filter_subject: str, pending_max: int

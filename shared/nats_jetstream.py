@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import orjson
 
-from shared.bus import BusUnavailable, StoredMessage, WrongLastSequence
+from shared.bus import BusUnavailable, MessageLost, StoredMessage, WrongLastSequence
 from shared.nats_link import Link, Message, StreamRefused, status_of
 
 PUBLISHES_MAX: Final = 1_000
@@ -103,12 +103,38 @@ class JetStream:
             raise BusUnavailable(f"reading {stream} after {after}: the answer is not whole")
         return found
 
+    async def last(self, stream: str, *, timeout_s: float) -> StoredMessage | None:
+        """Ask the stream's leader for its last message.
+
+        A damaged last message is answered as if there were none at all (2.15): so the count is
+        asked.
+
+        Raises:
+            MessageLost: the stream counts it and does not give it.
+            BusUnavailable: no answer in time.
+        """
+        reply = await self.api(f"STREAM.INFO.{stream}", {}, timeout_s=timeout_s)
+        state = reply["state"]
+        first, last = state["first_seq"], state["last_seq"]
+        if not state["messages"]:
+            return None
+        message = await self._get(stream, {"seq": last}, timeout_s=timeout_s)
+        if message is None and state["messages"] == last - first + 1:
+            raise MessageLost(stream, last)
+        if message is None:  # it was taken out of a work queue
+            return await self.last_of(stream, ">", timeout_s=timeout_s)
+        return message
+
     async def last_of(self, stream: str, subject: str, *, timeout_s: float) -> StoredMessage | None:
         """Ask the stream's leader for the last message on `subject` (wildcards allowed); None where
         there is none."""
-        name, query = f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject}
+        return await self._get(stream, {"last_by_subj": subject}, timeout_s=timeout_s)
+
+    async def _get(
+        self, stream: str, query: dict[str, Any], *, timeout_s: float
+    ) -> StoredMessage | None:
         try:
-            reply = await self.api(name, query, timeout_s=timeout_s)
+            reply = await self.api(f"STREAM.MSG.GET.{stream}", query, timeout_s=timeout_s)
         except StreamRefused as refusal:
             if refusal.code == NO_MESSAGE_FOUND:
                 return None

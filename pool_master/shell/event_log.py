@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from shared.bus import Bus, BusUnavailable, StoredMessage, WrongLastSequence
+from shared.bus import Bus, BusUnavailable, MessageLost, StoredMessage, WrongLastSequence
 from shared.subjects import Subjects
 
 # An election of the stream's leader takes 5 to 8 s; a call waits through it instead of failing.
@@ -40,6 +40,15 @@ class LogUnavailable(OSError):
     may land yet."""
 
 
+class LogDamaged(Exception):
+    """The store has lost a record: an alarm, and a repair from a copy; nothing may be built on
+    it."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(f"the log's record {position} cannot be read")
+        self.position = position
+
+
 class EventLog(Protocol):
     """The log of commit records: one history, appended to by compare-and-set."""
 
@@ -49,6 +58,7 @@ class EventLog(Protocol):
 
         Raises:
             LogConflict: somebody else wrote there; the record is not in the log.
+            LogDamaged: the answer was lost, and the tail cannot be read.
             LogUnavailable: the outcome is unknown.
         """
         ...
@@ -68,6 +78,7 @@ class EventLog(Protocol):
         """Give the last record, None where there is none.
 
         Raises:
+            LogDamaged: there is one, and it cannot be read.
             LogUnavailable: no answer in time.
         """
         ...
@@ -115,6 +126,8 @@ class JetStreamLog:
         """Read the last record, from the stream's leader."""
         try:
             return await self._bus.last(self._stream, timeout_s=READ_WAIT_S_MAX)
+        except MessageLost as error:
+            raise LogDamaged(error.sequence) from error
         except BusUnavailable as error:
             raise LogUnavailable(str(error)) from error
 
@@ -147,10 +160,14 @@ class JetStreamLog:
 
         Raises:
             LogConflict: another record is there.
+            LogDamaged: the last record cannot be read.
             BusUnavailable: the tail cannot be read now.
         """
         timeout_s = self._patience_s(deadline)
-        last = await self._bus.last(self._stream, timeout_s=timeout_s)
+        try:
+            last = await self._bus.last(self._stream, timeout_s=timeout_s)
+        except MessageLost as error:
+            raise LogDamaged(error.sequence) from error
         if last is None or last.sequence <= expected_position:
             return False
         position = expected_position + 1
