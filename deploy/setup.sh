@@ -70,6 +70,7 @@ pick_python() {
     for name in "${PYTHONS[@]}"; do
         "$name" -c "$WHICH_PYTHON" 2>/dev/null && return
     done
+    true
 }
 
 missing_packages() {
