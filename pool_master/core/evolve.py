@@ -258,13 +258,7 @@ def _evolve_operation(
             old = pool.operations.get(event.task)
             if old is None:
                 return []
-            pool.operations[event.task] = replace(old, step=event.step, host=event.host)
-            task = pool.tasks[event.task]
-            pool.tasks[event.task] = replace(task, resident_on=event.host)
-            vm = pool.vms.get(old.vm)
-            if vm is None or vm.power_state is not PowerState.HALTED:
-                return [("task", event.task)]
-            return [("task", event.task), *put_vm(pool, _reserving(pool, vm))]
+            return _advance(pool, old, event)
         case ev.OperationProgressed():
             running = pool.tasks.get(event.task)
             if running is None or running.is_finished:
@@ -272,6 +266,18 @@ def _evolve_operation(
             pool.tasks[event.task] = replace(running, progress=event.progress)
             return [("task", event.task)]
     assert_never(event)
+
+
+def _advance(pool: Pool, old: Operation, event: ev.OperationAdvanced) -> Touched:
+    vm = pool.vms.get(old.vm)
+    operation = replace(old, step=event.step, host=event.host)
+    if vm is not None and old.kind is VmOperation.HARD_SHUTDOWN:
+        # It waited for a reboot or a migration: it ends whatever that has left.
+        operation = replace(operation, incarnation=vm.incarnation)
+    pool.operations[event.task] = operation
+    pool.tasks[event.task] = replace(pool.tasks[event.task], resident_on=event.host)
+    touched: Touched = [("task", event.task)]
+    return touched if vm is None else touched + put_vm(pool, _reserving(pool, vm))
 
 
 # Operations that leave the domain where it is reserve nothing elsewhere.

@@ -13,7 +13,8 @@ from pool_master.core.pool import Pool
 from pool_master.core.reconcile import ALIVE, reconcile_change, reconcile_inventory
 from pool_master.core.task import Operation
 from pool_master.core.vm import Vm
-from pool_master.core.vm_migration import STEP_MOVE, STEP_SETTLE, release_waiting
+from pool_master.core.vm_migration import STEP_MOVE, STEP_SETTLE
+from pool_master.core.waiting import release_waiting
 from shared import protocol as says
 from shared.enums import PowerState, VmOperation
 from shared.errors import VmMigrateFailed
@@ -92,15 +93,15 @@ def _decide_outcome(
         return []
     if operation.kind is VmOperation.POOL_MIGRATE:
         return _decide_migration(pool, operation, vm, body)
-    match body:
-        case says.CommandSucceeded():
-            effect = _effect(operation, vm, body.observation)
-            return [*effect, ev.TaskSucceeded(task=operation.task)]
-        case says.CommandFailed():
-            left = _left_behind(operation, vm, body.observation)
-            error = (body.code, *body.parameters)
-            return [*left, ev.TaskFailed(task=operation.task, error_info=error)]
-    assert_never(body)
+    end: ev.TaskSucceeded | ev.TaskFailed
+    if isinstance(body, says.CommandSucceeded):
+        effect = _effect(operation, vm, body.observation)
+        end = ev.TaskSucceeded(task=operation.task)
+    else:
+        effect = _left_behind(operation, vm, body.observation)
+        end = ev.TaskFailed(task=operation.task, error_info=(body.code, *body.parameters))
+    released = release_waiting(pool, operation, vm, operation.host, is_gone=_is_gone(vm, effect))
+    return [*effect, end, *released]
 
 
 def _is_answer(operation: Operation, host: HostRef, command_id: str) -> bool:
@@ -248,19 +249,20 @@ def _decide_moved(
         left = _left_behind(operation, vm, body.observation)
         error = (body.code, *body.parameters)
         failed = ev.TaskFailed(task=operation.task, error_info=error)
-        return [
-            *left,
-            failed,
-            *release_waiting(pool, operation, vm, vm.resident_on, is_gone=_halts(left)),
-        ]
+        is_gone = _is_gone(vm, left)
+        released = release_waiting(pool, operation, vm, vm.resident_on, is_gone=is_gone)
+        return [*left, failed, *released]
     if not pool.is_live(operation.destination):
         # Gone from here, and there every guest is surely dead: nobody is left to ask.
         return _migrated_nowhere(pool, operation, vm, is_lost=True)
     return [ev.OperationAdvanced(task=operation.task, step=STEP_SETTLE, host=operation.destination)]
 
 
-def _halts(events: list[ev.Event]) -> bool:
-    return any(isinstance(event, ev.VmHalted) for event in events)
+def _is_gone(vm: Vm, effect: list[ev.Event]) -> bool:
+    """Whether the VM has no domain once this is true."""
+    if not effect:
+        return vm.power_state is PowerState.HALTED
+    return any(isinstance(event, ev.VmHalted) for event in effect)
 
 
 def _migrated_nowhere(pool: Pool, operation: Operation, vm: Vm, *, is_lost: bool) -> list[ev.Event]:

@@ -12,7 +12,8 @@ from pool_master.core.placement import boot_memory
 from pool_master.core.pool import Pool, StaleDomain
 from pool_master.core.task import Operation
 from pool_master.core.vm import BOOT_ORDER_DEFAULT, Vm
-from pool_master.core.vm_migration import STEP_MOVE, is_waiting
+from pool_master.core.vm_migration import STEP_MOVE
+from pool_master.core.waiting import is_waiting
 from shared.enums import VmOperation
 from shared.protocol import (
     CancelCommand,

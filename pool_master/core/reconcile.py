@@ -14,6 +14,7 @@ from pool_master.core.task import Operation
 from pool_master.core.vm import Vm
 from pool_master.core.vm_lifecycle import restart_in_place
 from pool_master.core.vm_migration import STEP_MOVE, STEP_SETTLE
+from pool_master.core.waiting import release_waiting
 from shared.enums import OnCrashBehaviour, OnNormalExit, PowerState
 from shared.errors import HostOffline
 from shared.protocol import (
@@ -223,4 +224,9 @@ def _abandoned(pool: Pool, operation: Operation, host: HostRef) -> list[ev.Event
         return [
             ev.OperationAdvanced(task=operation.task, step=STEP_SETTLE, host=operation.destination)
         ]
-    return [ev.TaskFailed(task=operation.task, error_info=(HostOffline.code, host))]
+    failed = ev.TaskFailed(task=operation.task, error_info=(HostOffline.code, host))
+    vm = pool.vms.get(operation.vm)
+    if vm is None or vm.resident_on == host:
+        return [failed]
+    # What waited for a migration to this host goes on at the one that the guest came from.
+    return [failed, *release_waiting(pool, operation, vm, vm.resident_on)]

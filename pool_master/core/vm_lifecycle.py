@@ -184,10 +184,7 @@ def _on_running_domain(
 ) -> list[ev.Event]:
     vm = vm_of(pool, ref)
     host = on_its_host(pool, vm, kind)
-    # A hard shutdown ends the incarnation that a reboot in flight may make, too.
-    is_last = kind is VmOperation.HARD_SHUTDOWN
-    incarnation = vm.last_incarnation if is_last else vm.incarnation
-    accepted = accept(vm, kind, context, host=host, incarnation=incarnation)
+    accepted = accept(vm, kind, context, host=host, incarnation=vm.incarnation)
     return [*_cancel_overtaken(pool, vm, kind), accepted]
 
 

@@ -10,8 +10,6 @@ from pool_master.core.datamodel import Message, operation
 from pool_master.core.lookup import host_of, vm_of
 from pool_master.core.placement import boot_error
 from pool_master.core.pool import Pool
-from pool_master.core.task import Operation
-from pool_master.core.vm import Vm
 from pool_master.core.vm_lifecycle import accept
 from shared.enums import Role, VmOperation
 from shared.errors import HostOffline, OperationNotAllowed, VmIncompatibleWithThisHost
@@ -57,38 +55,6 @@ def decide_pool_migrate(pool: Pool, request: PoolMigrate, context: Context) -> l
     )
     # Options are the client's words: they must not meet the names of our own parameters.
     return [replace(accepted, destination=destination.ref, arguments=dict(request.options))]
-
-
-def is_waiting(pool: Pool, operation: Operation, vm: Vm) -> bool:
-    """Whether an operation waits for a migration that it has overtaken.
-
-    A host is told to stop or to restart the guest only once it is settled which host has it (XenAPI reference 1.3: cancel
-    first, and wait): otherwise the source could start the next incarnation beside the one that has just moved away.
-    """
-    others = pool.operations_of(vm)
-    return operation.kind is not VmOperation.POOL_MIGRATE and any(
-        other.kind is VmOperation.POOL_MIGRATE for other in others
-    )
-
-
-def release_waiting(
-    pool: Pool, migration: Operation, vm: Vm, home: HostRef, *, is_gone: bool = False
-) -> list[ev.Event]:
-    """Send what waited for this migration's end to the host that has the guest, or had it last."""
-    released: list[ev.Event] = []
-    for waiting in pool.operations_of(vm):
-        if waiting.task == migration.task:
-            continue
-        if is_gone and waiting.kind is VmOperation.HARD_SHUTDOWN:
-            released.append(ev.TaskSucceeded(task=waiting.task))
-        elif not pool.is_live(home):
-            error = tuple(HostOffline(home).description)
-            released.append(ev.TaskFailed(task=waiting.task, error_info=error))
-        else:
-            released.append(
-                ev.OperationAdvanced(task=waiting.task, step=waiting.step + 1, host=home)
-            )
-    return released
 
 
 MESSAGES: Final[tuple[Message, ...]] = (

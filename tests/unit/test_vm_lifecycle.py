@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from pool_master.core import events as ev
+from pool_master.core.plan import plan
 from pool_master.core.vm_lifecycle import (
     CleanReboot,
     CleanShutdown,
@@ -266,14 +267,47 @@ def test_what_hard_reboot_will_start_keeps_its_memory_while_halted() -> None:
     assert scenario.pool.residents_of(HOST) == ()
 
 
-def test_hard_shutdown_over_a_reboot_halts_what_the_reboot_had_started() -> None:
+def test_hard_shutdown_over_a_reboot_waits_and_halts_what_the_reboot_has_started() -> None:
     scenario = given(*a_pool(), *running()).when(HardReboot(vm=VM)).then_so()
     scenario.when(HardShutdown(vm=VM)).then(
-        ev.CancelRequested(task=task(1)), accepted(VmOperation.HARD_SHUTDOWN, 2, incarnation=2)
+        ev.CancelRequested(task=task(1)), accepted(VmOperation.HARD_SHUTDOWN, 2)
     )
-    scenario.when_done(1, seen(incarnation=2, domid=8)).then_so()
+    assert [command.task for _, command in plan(scenario.pool, [task(2)])] == []
+    scenario.when_done(1, seen(incarnation=2, domid=8)).then(
+        vm_started(incarnation=2, domid=8),
+        ev.TaskSucceeded(task=task(1)),
+        ev.OperationAdvanced(task=task(2), step=1, host=HOST),
+    )
+    assert [command.incarnation for _, command in plan(scenario.pool, [task(2)])] == [2]
     scenario.when_done(2).then_so()
     halted_after(scenario)
+
+
+def test_hard_shutdown_over_a_reboot_that_left_nothing_has_what_it_wanted() -> None:
+    scenario = given(*a_pool(), *running()).when(CleanReboot(vm=VM)).then_so()
+    scenario.when(HardShutdown(vm=VM)).then_so()
+    scenario.when_failed(1, "TASK_CANCELLED", task(1)).then(
+        ev.VmHalted(vm=VM, reason="clean_reboot failed, no domain is left"),
+        ev.TaskFailed(task=task(1), error_info=("TASK_CANCELLED", task(1))),
+        ev.TaskSucceeded(task=task(2)),
+    )
+    assert scenario.pool.tasks[task(1)].status is TaskStatus.CANCELLED
+
+
+def test_each_waits_for_the_one_before_it() -> None:
+    scenario = given(*a_pool(), *running()).when(CleanReboot(vm=VM)).then_so()
+    scenario.when(HardReboot(vm=VM)).then_so()
+    scenario.when(HardShutdown(vm=VM)).then_so()
+    tasks = [task(number) for number in (1, 2, 3)]
+    assert dict.fromkeys(command.task for _, command in plan(scenario.pool, tasks)) == {
+        task(1): None
+    }
+    scenario.when_failed(1, "TASK_CANCELLED", task(1), observation=seen()).then(
+        ev.TaskFailed(task=task(1), error_info=("TASK_CANCELLED", task(1))),
+        ev.OperationAdvanced(task=task(2), step=1, host=HOST),
+    )
+    scenario.when_done(2, seen(incarnation=3, domid=9)).then_so()
+    assert scenario.operation(3).incarnation == 3
 
 
 @pytest.mark.parametrize("first", [Pause(vm=VM), CleanShutdown(vm=VM)])
