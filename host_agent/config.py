@@ -65,6 +65,7 @@ class AgentConfig:
     batch_reports_max: int = _key(100, "how many reports go into one message")
     journal_commands_max: int = _key(4_096, "how many finished commands are kept for repeating")
     journal_changes_max: int = _key(50_000, "how many changes the journal holds before compaction")
+    watchdog_device: str = _key("", "hardware watchdog to arm, such as /dev/watchdog; empty: none")
     watchdog_enabled: bool = _key(True, "whether a watchdog process kills guests of a frozen agent")
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ due at the start, after a silence of the leader, at every new term, when it is a
 and then.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from typing import Final
 
@@ -187,8 +187,12 @@ class Agent:
         return turns, unreadable
 
     async def _finish(
-        self, delivery: Delivery, turns: Iterable[Turn], unreadable: Iterable[Unreadable]
+        self, delivery: Delivery, turns: list[Turn], unreadable: list[Unreadable]
     ) -> None:
+        if turns and all(turn.deliveries > 1 for turn in turns):
+            # An earlier message holds each of them: leaders repeat themselves while a command is long.
+            await self._acknowledge(delivery)
+            return
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._say_in_progress, delivery)
             last = 0
@@ -200,6 +204,9 @@ class Agent:
                 last = max(last, turn.sequence)
             await self._reporter.wait_delivered(last)
             tasks.cancel_scope.cancel()
+        await self._acknowledge(delivery)
+
+    async def _acknowledge(self, delivery: Delivery) -> None:
         with suppress(BusUnavailable):
             await delivery.ack()
 

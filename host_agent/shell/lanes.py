@@ -103,6 +103,7 @@ class Lanes:
         """Put a command in its lane; one that is there already keeps its place."""
         known = self._turns.get(command.command_id)
         if known is not None:
+            known.deliveries += 1
             if command.term > known.command.term:
                 known.command = command
             return known

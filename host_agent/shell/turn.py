@@ -21,7 +21,8 @@ class Turn:
     `is_cancelled`: a CancelCommand named it. `is_overtaken`: a command that stops the guest goes
     before it. `called` rings at either. `let_pass` runs what overtakes it, in its place,
     and says whether there was anything.
-    `sequence` is its report's number once `ended` is set, 0 where it was dropped.
+    `sequence` is its report's number once `ended` is set, 0 where it was dropped. `deliveries`
+    counts how often it came before that.
     """
 
     command: HostCommand
@@ -33,6 +34,7 @@ class Turn:
     let_pass: Callable[[], Awaitable[bool]] = nobody_passes
     ended: anyio.Event = field(default_factory=anyio.Event)
     sequence: int = 0
+    deliveries: int = 1
 
     @property
     def must_give_up(self) -> bool:

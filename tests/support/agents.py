@@ -8,18 +8,24 @@ hears.
 
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import anyio
 
 from host_agent.config import AgentConfig
 from host_agent.shell.agent import Agent
 from host_agent.shell.simulated_fabric import SimulatedFabric
-from host_agent.shell.simulated_hypervisor import Faults, SimulatedHypervisor, SimulatedTimings
+from host_agent.shell.simulated_hypervisor import (
+    IGNORES_SHUTDOWN,
+    Faults,
+    SimulatedHypervisor,
+    SimulatedTimings,
+)
 from host_agent.shell.simulated_hypervisor import no_faults as never_fails
-from shared.bus import Bus
 from shared.codec import decode, encode
+from shared.nats_bus import NatsBus
 from shared.protocol import (
     CommandBatch,
     CommandFailed,
@@ -32,7 +38,9 @@ from shared.protocol import (
     LeaseRefused,
     LeaseReply,
     LeaseRequest,
+    MigrateDomain,
     ReportBatch,
+    StartDomain,
 )
 from shared.subjects import Subjects
 from tests.sim.memory_broker import LinkFaults, MemoryBroker
@@ -43,6 +51,7 @@ from tests.sim.memory_watchdog import MemoryWatchdog
 
 POOL = "lab"
 VM = "11111111-1111-1111-1111-111111111111"
+HOST = "aaaaaaaa-0000-0000-0000-000000000001"
 LEASE_S = 6.0
 FENCE_S = 3.0
 
@@ -51,7 +60,9 @@ def host_uuid(number: int) -> str:
     return f"aaaaaaaa-0000-0000-0000-{number:012d}"
 
 
-def domain(vm_uuid: str = VM, *, incarnation: int = 1, **platform: str) -> DomainConfig:
+def domain(
+    vm_uuid: str = VM, *, incarnation: int = 1, platform: dict[str, str] | None = None
+) -> DomainConfig:
     return DomainConfig(
         vm_uuid=vm_uuid,
         name_label="guest",
@@ -60,7 +71,7 @@ def domain(vm_uuid: str = VM, *, incarnation: int = 1, **platform: str) -> Domai
         memory_target=1 << 30,
         vcpus_max=1,
         vcpus_at_startup=1,
-        platform=platform,
+        platform=platform or {},
     )
 
 
@@ -82,13 +93,17 @@ def command(
     )
 
 
+START = command("start", StartDomain(config=domain()))
+STUBBORN = domain(platform={IGNORES_SHUTDOWN: "true"})
+
+
 class Leader:
     """Grants while `grants`, to all but those in `refused`.
 
     Notes every report batch it finds in the stream.
     """
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: MemoryBus | NatsBus) -> None:
         self.bus = bus
         self.subjects = Subjects(POOL)
         self.term = 1
@@ -144,9 +159,11 @@ class Leader:
         self, command_id: str, *, within_s: float = 30.0
     ) -> CommandSucceeded | CommandFailed:
         with anyio.fail_after(within_s):
-            while command_id not in (found := await self.outcomes()):
+            while True:
+                found = await self.outcomes()
+                if command_id in found:
+                    return found[command_id]
                 await anyio.sleep(0.05)
-            return found[command_id]
 
 
 class Stage:
@@ -164,6 +181,9 @@ class Stage:
         self.faults: Faults = never_fails
         self.config = AgentConfig(pool=POOL, nats_urls=("memory",), host_uuid=host_uuid(1))
 
+    def _fault_at(self, point: str) -> Exception | None:
+        return self.faults(point)
+
     def running(self) -> list[str]:
         return [guest.vm_uuid for guest in self.fabric.running()]
 
@@ -177,7 +197,7 @@ class Stage:
         bus = MemoryBus(self.broker, name)
         disk = self.disks.setdefault(number, MemoryJournalDisk(f"journal{number}"))
         hypervisor = SimulatedHypervisor(
-            self.fabric, name, timings=self.timings, faults=lambda point: self.faults(point)
+            self.fabric, name, timings=self.timings, faults=self._fault_at
         )
         watchdog = self.watchdogs.setdefault(number, MemoryWatchdog(_killer(hypervisor)))
         agent = Agent(
@@ -226,3 +246,51 @@ async def stage() -> AsyncIterator[Stage]:
     await pool.leader.serve()
     yield pool
     await pool.leader.bus.close()
+
+
+@asynccontextmanager
+async def one_host() -> AsyncIterator[Stage]:
+    async with stage() as pool, pool.agent():
+        yield pool
+
+
+@asynccontextmanager
+async def two_hosts(*, migrate_s: float) -> AsyncIterator[Stage]:
+    async with stage() as pool:
+        pool.timings = SimulatedTimings(migrate_s=migrate_s)
+        async with pool.agent(1), pool.agent(2):
+            await pool.leader.send(HOST, START)
+            await pool.leader.outcome("start")
+            yield pool
+
+
+@asynccontextmanager
+async def pool_of(count: int) -> AsyncIterator[Stage]:
+    """A pool whose hosts know of each other; a guest runs on the first."""
+    async with stage() as pool, AsyncExitStack() as agents:
+        pool.leader.peers = {host_uuid(each): f"host{each}" for each in range(1, count + 1)}
+        for number in range(1, count + 1):
+            await agents.enter_async_context(pool.agent(number))
+        await anyio.sleep(2.0)
+        await pool.leader.send(HOST, START)
+        await pool.leader.outcome("start")
+        yield pool
+
+
+async def fenced_after(pool: Stage, *, within_s: float = 30.0) -> float:
+    began = anyio.current_time()
+    with anyio.fail_after(within_s):
+        while True:
+            if not pool.running():
+                break
+            await anyio.sleep(0.01)
+    return anyio.current_time() - began
+
+
+def bodies(reports: list[HostReport], kind: type) -> list[Any]:
+    return [report.body for report in reports if isinstance(report.body, kind)]
+
+
+def migrate(number: int) -> MigrateDomain:
+    uri = f"simulated://host{number}"
+    return MigrateDomain(destination_host=host_uuid(number), destination_uri=uri, migrate_uri=uri)

@@ -1,0 +1,69 @@
+"""From a hypervisor URI to the hypervisor, and to where its guests' processes are."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+from host_agent.config import ConfigError
+from host_agent.core.domain_xml import NAME_PREFIX
+from host_agent.shell import kill_simulated
+from host_agent.shell.fabric_store import FolderStore
+from host_agent.shell.hypervisor import Hypervisor
+from host_agent.shell.simulated_fabric import SimulatedFabric
+from host_agent.shell.simulated_hypervisor import SimulatedHypervisor, SimulatedTimings
+from host_agent.shell.watchdog_pipe import Targets
+
+SIMULATED_POLL_S: Final = 0.2
+QEMU: Final = "qemu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """A hypervisor, and what a watchdog must kill for it."""
+
+    hypervisor: Hypervisor
+    targets: Callable[[], Targets]
+
+
+def choose(uri: str) -> Chosen:
+    """Give the hypervisor behind `uri`, not yet opened.
+
+    Raises:
+        ConfigError: the URI is incomplete.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme == "simulated":
+        return _simulated(parts.path, parse_qs(parts.query).get("host", [""])[0])
+    # Only where it is used: the simulation runs without libvirt.
+    from host_agent.shell.libvirt_hypervisor import LibvirtHypervisor  # noqa: PLC0415
+
+    return Chosen(hypervisor=LibvirtHypervisor(uri), targets=lambda: libvirt_targets(uri))
+
+
+def _simulated(path: str, host: str) -> Chosen:
+    if not path or not host:
+        raise ConfigError("hypervisor_uri: write simulated:FOLDER?host=NAME")
+    folder = Path(path).resolve()
+    hypervisor = SimulatedHypervisor(
+        SimulatedFabric(FolderStore(folder)),
+        host,
+        timings=SimulatedTimings(poll_s=SIMULATED_POLL_S),
+    )
+    command = (sys.executable, "-m", kill_simulated.__name__, str(folder), host)
+    return Chosen(hypervisor=hypervisor, targets=lambda: Targets(command=command))
+
+
+def libvirt_targets(uri: str) -> Targets:
+    """Say where libvirt's driver keeps its guests' pid files; the test driver's guests are no processes."""
+    parts = urlsplit(uri)
+    if not parts.scheme.startswith(QEMU):
+        return Targets()
+    folder = "/run/libvirt/qemu"
+    if parts.path == "/embed":
+        folder = parse_qs(parts.query)["root"][0] + "/run/qemu"
+    elif parts.path == "/session":
+        folder = str(Path.home() / ".cache/libvirt/qemu/run")
+    return Targets(pid_files=(f"{folder}/{NAME_PREFIX}*.pid",), process_name=QEMU)
