@@ -1,0 +1,195 @@
+"""Write the pages that follow from code: the API's classes and the configuration keys. Run by `poe docs`.
+
+Rules: nothing is said here that the datamodel or a configuration class does not say; the same code gives the same bytes;
+a page whose class is gone is deleted. tests/test_docs.py fails when a page is not current.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+import host_agent.config
+import pool_master.config
+from pool_master.core.classes import CLASSES
+from pool_master.core.datamodel import MANDATORY, ClassModel, Field, Message, Parameter, WireType
+from pool_master.core.implied import Implied
+from pool_master.core.lease import LeaseTimes
+
+FOLDER: Final = Path(__file__).parent
+FIELD_HEADER: Final = ("field", "type", "qualifier", "default", "what it is")
+IMPLIED_HEADER: Final = ("message", "parameters", "gives", "role")
+GENERATED: Final = "<!-- Written by `poe docs` from the code: change it there. -->"
+
+
+def pages() -> dict[Path, str]:
+    """Give every generated page by its path below docs/."""
+    found = {Path("api") / f"{model.name}.md": _class_page(model) for model in CLASSES}
+    found[Path("api") / "README.md"] = _index_page()
+    found[Path("configuration.md")] = _configuration_page()
+    return found
+
+
+def main() -> None:
+    """Bring the pages on disk up to date."""
+    current = pages()
+    for path, text in current.items():
+        (FOLDER / path).parent.mkdir(exist_ok=True)
+        (FOLDER / path).write_text(text, encoding="utf-8")
+    for path in stale_pages():
+        path.unlink()
+
+
+def stale_pages() -> list[Path]:
+    """Give the pages in docs/api that no class stands behind."""
+    current = pages()
+    return [
+        path
+        for path in sorted((FOLDER / "api").glob("*.md"))
+        if path.relative_to(FOLDER) not in current
+    ]
+
+
+# --- the API
+
+
+def _index_page() -> str:
+    rows = [
+        (f"[{model.name}]({model.name}.md)", model.doc, str(len(model.messages)))
+        for model in CLASSES
+    ]
+    return _page(
+        "The API",
+        "The classes of XenAPI that vmpool speaks, over XML-RPC at `/` and JSON-RPC at `/jsonrpc`. Every method takes the"
+        " session's reference as its first parameter, except `session.login_with_password` and `system.listMethods`."
+        " Where a method has an asynchronous form, `Async.CLASS.METHOD` takes the same parameters and gives a task.",
+        _table(("class", "what it is", "messages"), rows),
+    )
+
+
+def _class_page(model: ClassModel) -> str:
+    parts = [model.doc.rstrip(".") + "."]
+    if model.fields:
+        parts += ["## Fields", _table(FIELD_HEADER, [_field_row(field) for field in model.fields])]
+    own = [message for message in model.messages if message.request is not Implied]
+    implied = [message for message in model.messages if message.request is Implied]
+    shown = [message for message in own if not message.is_hidden]
+    if shown:
+        parts += ["## Messages", *(_message_section(message) for message in shown)]
+    if implied:
+        rows = [
+            (f"`{m.name}`", _signature(m.parameters), f"`{_type(m.returns)}`", m.role.value)
+            for m in implied
+        ]
+        parts += ["## Messages that follow from the fields", _table(IMPLIED_HEADER, rows)]
+    return _page(model.name, *parts)
+
+
+def _field_row(field: Field) -> tuple[str, ...]:
+    qualifier = f"{field.qualifier}, deprecated" if field.is_deprecated else field.qualifier.value
+    default = "computed" if field.derive else _value(field.default)
+    return (f"`{field.name}`", f"`{_type(field.type)}`", qualifier, default, field.doc)
+
+
+def _message_section(message: Message) -> str:
+    facts = [
+        f"- parameters: {_signature(message.parameters) or 'none'}",
+        f"- gives: `{_type(message.returns)}`",
+        f"- role: {message.role}",
+        f"- asynchronous form: {'yes' if message.has_async else 'no'}",
+    ]
+    if message.operation is not None:
+        facts.append(f"- operation: `{message.operation}`")
+    if message.waits:
+        facts.append("- waits its turn behind a conflicting operation")
+    if message.errors:
+        facts.append(f"- errors: {', '.join(f'`{code}`' for code in message.errors)}")
+    return f"### {message.name}\n\n{message.doc}\n\n" + "\n".join(facts)
+
+
+def _signature(parameters: tuple[Parameter, ...]) -> str:
+    return ", ".join(_parameter(parameter) for parameter in parameters)
+
+
+def _parameter(parameter: Parameter) -> str:
+    text = f"`{parameter.name}`: `{_type(parameter.type)}`"
+    return text if parameter.default is MANDATORY else f"{text} = {_value(parameter.default)}"
+
+
+def _type(wire_type: WireType) -> str:
+    return str(wire_type).strip()  # A ref to a class that vmpool does not have is a mere "ref".
+
+
+def _value(value: Any) -> str:
+    if value is MANDATORY:
+        return ""
+    return f"`{json.dumps(_plain(value))}`"
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case StrEnum():
+            return value.value
+        case datetime():
+            return value.isoformat()
+        case Mapping():
+            return {_plain(key): _plain(item) for key, item in value.items()}
+        case tuple() | list():
+            return [_plain(item) for item in value]
+        case _:
+            return value
+
+
+# --- the configuration
+
+
+def _configuration_page() -> str:
+    times = LeaseTimes()
+    master, agent = pool_master.config, host_agent.config
+    return _page(
+        "Configuration",
+        "A TOML file with these keys, given by `--config`; then the environment, which wins: the prefix and the key in"
+        " upper case, lists separated by commas. An unknown or wrong key ends the start with one line that names it."
+        " Commented examples: [master.toml](../deploy/config/master.toml), [agent.toml](../deploy/config/agent.toml).",
+        "## vmpool-master",
+        f"Environment: `{master.ENVIRONMENT_PREFIX}` + key.",
+        _table(("key", "default", "meaning"), _settings(master.MasterConfig)),
+        "### How the times hold together",
+        f"A host's guests are surely dead `lease_s + fence_s + margin_s` after its last lease: {times.dead_after_s:g} s"
+        " with the defaults. Checked at start: `lease_s` is at least 3 `heartbeat_s` (two lost requests fence nobody),"
+        " and `authority_s` at least `lease_s` (an outage of the store that is shorter than a lease fences nobody).",
+        "## vmpool-agent",
+        f"Environment: `{agent.ENVIRONMENT_PREFIX}` + key.",
+        _table(("key", "default", "meaning"), _settings(agent.AgentConfig)),
+    )
+
+
+def _settings(config: type) -> list[tuple[str, ...]]:
+    return [
+        (f"`{key.name}`", _value(key.default), key.metadata["meaning"]) for key in fields(config)
+    ]
+
+
+# --- Markdown
+
+
+def _page(title: str, *parts: str) -> str:
+    return "\n\n".join([GENERATED, f"# {title}", *parts]) + "\n"
+
+
+def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    return "\n".join(_table_lines(header, rows))
+
+
+def _table_lines(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    yield f"| {' | '.join(header)} |"
+    yield f"|{'|'.join('---' for _ in header)}|"
+    for row in rows:
+        yield f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |"
+
+
+if __name__ == "__main__":
+    main()
