@@ -30,7 +30,10 @@ class MigrationStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostDescription:
-    """What the host is. `cpu_info` has cpu_count, vendor, modelname and features; memory is in bytes."""
+    """What the host is. `cpu_info` has cpu_count, vendor, modelname and features; memory is in bytes.
+
+    `migrate_uri` is where other hosts' hypervisors reach this one: the `destination_uri` of migrations to it.
+    """
 
     hostname: str
     hypervisor: str

@@ -225,7 +225,7 @@ class SimulatedHypervisor:
     ) -> None:
         """Move the domain; the fabric moves it at its time, whether anybody waits for it or not."""
         await self._point("migrate")
-        target = destination.migrate_uri.removeprefix(SCHEME) or destination.destination_host
+        target = destination.destination_uri.removeprefix(SCHEME) or destination.destination_host
         found = self._active(self._fabric.look(self._host, vm_uuid), vm_uuid, incarnation)
         if found.state is not DomainState.RUNNING:
             raise VmBadPowerState(vm_uuid, expected=(PowerState.RUNNING,), actual=PowerState.PAUSED)
