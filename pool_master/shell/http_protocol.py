@@ -187,6 +187,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
+        is_body_pending = not (self._reads_header or self._is_idle())
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -195,7 +196,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._refuse_malformed(error)
         if self.transport.is_closing():
             return
-        if self._reads_header:
+        if self._reads_header and not is_body_pending:
             # The parser keeps an unfinished line to itself, so the bytes are counted here too.
             self._fed_bytes += len(data)
             if self._fed_bytes > self._limits.header_bytes_max:

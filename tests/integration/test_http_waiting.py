@@ -64,6 +64,19 @@ async def test_calls_sent_ahead_are_answered_in_their_order() -> None:
             assert f"OpaqueRef:{n}".encode() in (await client.answer())[2]
 
 
+async def test_a_call_sent_behind_a_large_body_is_not_counted_as_header() -> None:
+    limits = HttpLimits(header_bytes_max=1000)
+    api = FakeApi()
+    large = b"<methodCall><methodName>a</methodName></methodCall>" + b" " * 50_000
+    async with serving(api, limits) as server, raw(server.port) as client:
+        await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(large))
+        await eventually(lambda: server.connections.tasks)
+        await client.send(large + post("b")[:20])
+        assert (await client.answer())[0] == 200
+        await client.send(post("b")[20:])
+        assert (await client.answer())[0] == 200
+
+
 async def test_a_call_may_take_longer_than_its_bytes_and_than_idleness_may() -> None:
     api = FakeApi()
     limits = HttpLimits(request_read_s_max=0.02, idle_s_max=0.02)

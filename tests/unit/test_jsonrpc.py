@@ -7,7 +7,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pool_master.shell import jsonrpc as wire
@@ -137,6 +137,7 @@ def test_a_malformed_request_is_refused_with_its_id(
     assert (code(answer), answer["id"]) == (expected, "mine")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=100))
 def test_no_bytes_escape_the_refusal(body: bytes) -> None:
     assert code(refusal(body)) in {-32700, -32600}
@@ -155,6 +156,7 @@ JSON_TREES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["id", "jsonrpc", "method", "params", "x"]), JSON_TREES))
 def test_no_json_object_escapes_the_refusal(message: dict[str, object]) -> None:
     with contextlib.suppress(wire.JsonRpcError):
@@ -232,6 +234,7 @@ def test_a_lone_surrogate_is_replaced_and_hides_nothing() -> None:
     }
 
 
+@settings(deadline=None)
 @given(JSON_TREES.filter(lambda value: value is not None))
 def test_what_was_written_is_json_of_the_same_value(value: object) -> None:
     written = wire.answer(asked(), Success(value))  # type: ignore[arg-type]

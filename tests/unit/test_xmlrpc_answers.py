@@ -7,7 +7,7 @@ from types import MappingProxyType
 from xml.etree.ElementTree import fromstring
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pool_master.shell import xmlrpc as wire
@@ -39,6 +39,7 @@ class Colour(StrEnum):
     ("value", "expected"),
     [
         ("text", "<value>text</value>"),
+        ("<a & b>\r\n\t\"'", "<value>&lt;a &amp; b&gt;&#13;\n\t\"'</value>"),
         (Colour.RED, "<value>red</value>"),
         (None, "<value></value>"),
         (2**63 - 1, "<value>9223372036854775807</value>"),
@@ -150,12 +151,14 @@ TREES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(TREES)
 def test_pythons_client_reads_what_was_written(value: object) -> None:
     reply = read_back(wire.answer("VM.any", Success(value)))  # type: ignore[arg-type]
     assert reply == {"Status": "Success", "Value": value}
 
 
+@settings(deadline=None)
 @given(TREES)
 def test_the_reader_reads_what_was_written(value: object) -> None:
     written = wire.value_text(value)  # type: ignore[arg-type]
@@ -163,6 +166,7 @@ def test_the_reader_reads_what_was_written(value: object) -> None:
     assert wire.parse(body.encode()).parameters == [value]
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_no_text_kills_a_clients_parser(text: str) -> None:
     reply = read_back(wire.answer("VM.any", Success({text: text, "list": [text]})))
@@ -170,6 +174,7 @@ def test_no_text_kills_a_clients_parser(text: str) -> None:
     assert len(reply["Value"]) == (1 if text == "list" else 2)
 
 
+@settings(deadline=None)
 @given(TEXTS.filter(lambda text: all(ord(c) >= 0x20 or c in "\t\n\r" for c in text)))
 def test_text_that_xml_can_carry_comes_back_as_it_was(text: str) -> None:
     carried = "".join(
@@ -186,6 +191,7 @@ def test_what_xml_cannot_carry_is_replaced(text: str) -> None:
     assert wire.value_text(f"a{text}b") == "<value>a\ufffdb</value>"
 
 
+@settings(deadline=None)
 @given(TREES)
 def test_there_is_no_text_between_elements(value: object) -> None:
     root = fromstring(wire.answer("VM.any", Success(value)))  # type: ignore[arg-type]
