@@ -83,7 +83,7 @@ async def assembled(config: AgentConfig) -> AsyncIterator[Agent]:
         OSError: something outside is not there.
     """
     folder = Path(config.data_dir)
-    chosen = choose(config.hypervisor_uri)
+    chosen = choose(config)
     watchdog: Watchdog = NoWatchdog()
     if config.watchdog_enabled:
         watchdog = PipeWatchdog(folder, chosen.targets, device=config.watchdog_device)

@@ -43,6 +43,9 @@ class AgentConfig:
         "qemu:///system",
         "qemu:///system, qemu:///embed?root=DIR, test:///default or simulated:DIR?host=NAME",
     )
+    migrate_uri: str = _key("", "libvirt URI by which others migrate to here; empty: by host name")
+    accelerator: str = _key("", "kvm or tcg; empty: found out by trying")
+    console_folder: str = _key("", "folder of the guests' serial output; empty: not kept")
     data_dir: str = _key("/var/lib/vmpool/agent", "folder of the journal and of the watchdog")
     address: str = _key("", "address by which others reach this host; empty: its host name")
     nats_user: str = _key("", "NATS user; empty: none")
@@ -128,6 +131,8 @@ def _check(config: AgentConfig) -> None:
         raise ConfigError("nats_urls: at least one is needed")
     if config.host_uuid and not UUID.fullmatch(config.host_uuid):
         raise ConfigError(f"host_uuid: {config.host_uuid!r} is not a uuid in lower case")
+    if config.accelerator not in {"", "kvm", "tcg"}:
+        raise ConfigError(f"accelerator: {config.accelerator!r} is neither kvm nor tcg")
     if not HYPERVISOR_URI.fullmatch(config.hypervisor_uri):
         raise ConfigError(f"hypervisor_uri: {config.hypervisor_uri!r} is of no known kind")
     for each in fields(config):

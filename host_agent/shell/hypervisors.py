@@ -1,4 +1,4 @@
-"""From a hypervisor URI to the hypervisor, and to where its guests' processes are."""
+"""From the configuration to the hypervisor, and to where its guests' processes are."""
 
 import sys
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
-from host_agent.config import ConfigError
+from host_agent.config import AgentConfig, ConfigError
 from host_agent.core.domain_xml import NAME_PREFIX
 from host_agent.shell import kill_simulated
 from host_agent.shell.fabric_store import FolderStore
@@ -28,19 +28,27 @@ class Chosen:
     targets: Callable[[], Targets]
 
 
-def choose(uri: str) -> Chosen:
-    """Give the hypervisor behind `uri`, not yet opened.
+def choose(config: AgentConfig) -> Chosen:
+    """Give the hypervisor that the configuration names, not yet opened.
 
     Raises:
         ConfigError: the URI is incomplete.
     """
+    uri = config.hypervisor_uri
     parts = urlsplit(uri)
     if parts.scheme == "simulated":
         return _simulated(parts.path, parse_qs(parts.query).get("host", [""])[0])
-    # Only where it is used: the simulation runs without libvirt.
+    # Only where they are used: the simulation runs without libvirt.
     from host_agent.shell.libvirt_hypervisor import LibvirtHypervisor  # noqa: PLC0415
+    from host_agent.shell.libvirt_settings import LibvirtSettings  # noqa: PLC0415
 
-    return Chosen(hypervisor=LibvirtHypervisor(uri), targets=lambda: libvirt_targets(uri))
+    settings = LibvirtSettings(
+        uri=uri,
+        migrate_uri=config.migrate_uri,
+        accelerator=config.accelerator,
+        console_folder=config.console_folder,
+    )
+    return Chosen(hypervisor=LibvirtHypervisor(settings), targets=lambda: libvirt_targets(uri))
 
 
 def _simulated(path: str, host: str) -> Chosen:

@@ -94,6 +94,7 @@ class SqliteJournal:
     """A journal in a SQLite file; make it with `open_journal`.
 
     `changes_max` bounds the file: beyond it, the state is written anew in the fewest changes.
+    `flushes` counts the waits for the disk.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class SqliteJournal:
         self._made = 0
         self._flushed = 0
         self._flushing = anyio.Lock()
+        self.flushes = 0
         self._durable_sequence = state.last_sequence
 
     @property
@@ -158,6 +160,7 @@ class SqliteJournal:
             await self._connection.execute("DELETE FROM changes")
         await self._connection.executemany("INSERT INTO changes (data) VALUES (?)", rows)
         await self._connection.commit()
+        self.flushes += 1
         self._stored += len(rows)
         self._flushed = made
         self._durable_sequence = sequence
