@@ -15,7 +15,7 @@ import secrets
 import signal
 import sys
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -98,6 +98,7 @@ async def _up(options: UpOptions) -> int:
         hosts = _host_plans(options, data, nats.url, token, lab)
         children = [master, *(_agent(host) for host in hosts)]
         tasks = [asyncio.create_task(child.run()) for child in children]
+        stack.callback(_end_what_outlives_agents, hosts)
         stack.push_async_callback(_stop, tasks)
         try:
             address = await _until_ready(stop, ready, options, password_file, hosts)
@@ -117,6 +118,25 @@ async def _stop(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _end_what_outlives_agents(hosts: list[HostPlan]) -> None:
+    """On a real host watchdog and guests outlive an agent; this pool is one program, and goes as a whole."""
+    for host in hosts:
+        with contextlib.suppress(OSError, ValueError):
+            watchdog = json.loads((host.folder / "watchdog.json").read_text())["pid"]
+            _kill(
+                watchdog, host.folder, os.killpg
+            )  # it leads a group of its own: what it runs goes along
+        for pid_file in (host.folder / "embed/run/qemu").glob("*.pid"):
+            with contextlib.suppress(OSError, ValueError):
+                _kill(int(pid_file.read_text()), host.folder, os.kill)
+
+
+def _kill(pid: int, folder: Path, kill: Callable[[int, int], None]) -> None:
+    """Kill a process of a host, if the number is not somebody else's by now."""
+    if os.fsencode(folder) in Path(f"/proc/{pid}/cmdline").read_bytes():
+        kill(pid, signal.SIGKILL)
 
 
 @contextlib.asynccontextmanager

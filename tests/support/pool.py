@@ -1,0 +1,218 @@
+"""A whole pool for a test: the real `vmpool up` as a child process, and XenAPI's own SDK to talk to it.
+
+One job: start it on free ports, wait until it serves, give sessions and the processes it is made of, and stop it for
+certain. A test that fails finds the ends of all the pool's logs in its output.
+
+Rules: everything blocks, for a bounded time: from a coroutine use `asyncio.to_thread`. No process of the pool outlives
+the block, not even where the test or the pool dies.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import XenAPI
+
+from shared.supervision import die_with_parent
+
+READY_S_MAX: Final = 100.0
+STOP_S_MAX: Final = 45.0
+WAIT_S_MAX: Final = 30.0
+POLL_S: Final = 0.02
+LOG_LINES: Final = 40
+_UP: Final = """
+import argparse, pathlib, sys
+from pool_master.cli.up import UpOptions, run
+parser = argparse.ArgumentParser()
+parser.add_argument("--hosts", type=int)
+parser.add_argument("--hypervisor")
+parser.add_argument("--data", type=pathlib.Path)
+parser.add_argument("--listen")
+parser.add_argument("--ready-file", type=pathlib.Path)
+sys.exit(run(UpOptions(**vars(parser.parse_args()), user="root", password_file=None)))
+"""
+_PROC: Final = Path("/proc")
+
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T], *, what: str, seconds_max: float = WAIT_S_MAX) -> T:
+    """Poll until `condition` gives something true, and give that; `what` says in the failure what did not come."""
+    deadline = time.monotonic() + seconds_max
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds_max:.0f} s in vain until {what}"
+        time.sleep(POLL_S)
+    return found
+
+
+class RunningPool:
+    """One data folder, and the `vmpool up` on it. The same pool after every `restart`."""
+
+    def __init__(self, data: Path, *, hosts: int, hypervisor: str) -> None:
+        self.data = data
+        self.hosts = hosts
+        self.hypervisor = hypervisor
+        self.server = ""
+        self.user = ""
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def password(self) -> str:
+        """The password that `vmpool up` made up."""
+        return (self.data / "password").read_text().strip()
+
+    @property
+    def pid(self) -> int:
+        """The process id of `vmpool up` itself."""
+        assert self._process is not None, "the pool is stopped"
+        return self._process.pid
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The processes of the parts that run now: master, nats, host1, host2..."""
+        held = {"master": self.data / "master/master.toml", "nats": self.data / "nats/nats.conf"}
+        for number in range(1, self.hosts + 1):
+            held[f"host{number}"] = self.data / f"hosts/host{number}/agent.toml"
+        commands = _commands()
+        return {
+            name: pid
+            for name, marker in held.items()
+            for pid, words in commands.items()
+            if str(marker) in words
+        }
+
+    def start(self) -> None:
+        """Start it and wait until the API answers and every host lives."""
+        assert self._process is None, "the pool runs already"
+        ready = self.data / "ready.json"
+        ready.unlink(missing_ok=True)
+        self.data.mkdir(parents=True, exist_ok=True)
+        with (self.data / "up.log").open("ab") as output:
+            self._process = subprocess.Popen(
+                self._argv(ready),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - one call into the kernel, no lock
+            )
+        until(
+            lambda: ready.exists() or self._has_ended(),
+            what="the pool serves",
+            seconds_max=READY_S_MAX,
+        )
+        assert ready.exists(), f"vmpool up ended with {self._process.returncode} instead of serving"
+        known = json.loads(ready.read_text())
+        self.server, self.user = known["server"], known["user"]
+
+    def stop(self) -> int:
+        """Stop it as Ctrl-C does and give its exit code; stopped twice is fine.
+
+        Raises:
+            AssertionError: it does not stop by itself, or leaves a process behind. All of them are dead all the same.
+        """
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        process.terminate()
+        try:
+            code = process.wait(STOP_S_MAX)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise AssertionError(f"vmpool up did not stop within {STOP_S_MAX:.0f} s") from None
+        finally:
+            left = self._kill_remains()
+        assert not left, f"vmpool up left processes behind: {left}"
+        return code
+
+    def restart(self) -> None:
+        """Stop it and start it again on the same data folder."""
+        assert self.stop() == 0
+        self.start()
+
+    def kill(self, part: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal to one part of the pool: master, nats, host1, host2..."""
+        os.kill(self.pids[part], number)
+
+    @contextmanager
+    def session(self) -> Iterator[Any]:
+        """Log in with XenAPI's SDK; gives the `xenapi` proxy of the session, its reference is `_session`."""
+        session = XenAPI.Session(self.server, ignore_ssl=True)
+        session.xenapi.login_with_password(self.user, self.password, "2.21", "vmpool-tests")
+        try:
+            yield session.xenapi
+        finally:
+            # The SDK closes its connection only when it is collected, which pytest would warn of.
+            session("close")()
+
+    def logs(self) -> str:
+        """The ends of all logs."""
+        found = [self.data / "up.log", *sorted((self.data / "logs").glob("*.log"))]
+        return "".join(f"--- {path}\n{_tail(path)}\n" for path in found if path.exists())
+
+    def _argv(self, ready: Path) -> list[str]:
+        options = [
+            *("--hosts", str(self.hosts)),
+            *("--hypervisor", self.hypervisor),
+            *("--data", str(self.data)),
+            *("--listen", "127.0.0.1:0"),
+            *("--ready-file", str(ready)),
+        ]
+        return [sys.executable, "-c", _UP, *options]
+
+    def _has_ended(self) -> bool:
+        return self._process is not None and self._process.poll() is not None
+
+    def _kill_remains(self) -> dict[int, list[str]]:
+        """Kill whatever still names the data folder in its command line; give what there was."""
+        left = {pid: words for pid, words in _commands().items() if self._is_ours(words)}
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        return left
+
+    def _is_ours(self, words: list[str]) -> bool:
+        inside = f"{self.data}/"
+        return any(word.startswith(inside) for word in words)
+
+
+@contextmanager
+def running_pool(
+    tmp_path: Path, *, hosts: int = 3, hypervisor: str = "simulated"
+) -> Iterator[RunningPool]:
+    """Run a pool in a folder below `tmp_path` until the block ends."""
+    pool = RunningPool(tmp_path / "pool", hosts=hosts, hypervisor=hypervisor)
+    try:
+        pool.start()
+        yield pool
+        pool.stop()
+    except BaseException:
+        sys.stderr.write(pool.logs())
+        raise
+    finally:
+        if pool._process is not None:
+            pool._process.kill()
+            pool._process.wait()
+            pool._kill_remains()
+
+
+def _commands() -> dict[int, list[str]]:
+    """The command lines of all processes of this machine, our own left out."""
+    found = {}
+    for entry in _PROC.iterdir():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+            try:
+                found[int(entry.name)] = (entry / "cmdline").read_text(errors="replace").split("\0")
+            except OSError:
+                continue  # ended meanwhile
+    return found
+
+
+def _tail(path: Path) -> str:
+    return "\n".join(path.read_text(errors="replace").splitlines()[-LOG_LINES:])
