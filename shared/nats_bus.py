@@ -232,7 +232,7 @@ class NatsBus:
         return self._client.new_inbox()
 
     def add_reconnect_listener(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Have `listener` called after every reconnection and at the end."""
+        """Have `listener` called after every reconnection, and at the end."""
         self._reconnect_listeners.add(listener)
         return lambda: self._reconnect_listeners.discard(listener)
 
@@ -316,7 +316,6 @@ class NatsBus:
         if self._up.is_set():
             log.warning("bus.disconnected", error=self.last_error)
         self._up.clear()
-        # No answer to what was asked on this connection will come.
         self._fail_questions("the connection was lost")
 
     async def _on_closed(self) -> None:

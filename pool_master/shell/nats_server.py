@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -69,6 +70,7 @@ class NatsServer:
         self._options = options or NatsServerOptions()
         self._folder = data_folder.absolute() / "nats"
         self._port = 0
+        self._name = ""
         self._authorization = self._options.authorization
         self._binary = Path()
         self._lock_fd = -1
@@ -128,9 +130,7 @@ class NatsServer:
         try:
             self._binary = await asyncio.to_thread(find_binary, self._options.binary)
             await asyncio.to_thread(stop_stale, self._folder)
-            self._port = (
-                self._options.port or kept_port(self._folder) or free_port(self._options.host)
-            )
+            self._choose_identity()
             self._write_config()
             await self._spawn()
             await self._wait_until_it_answers()
@@ -199,13 +199,15 @@ class NatsServer:
             await asyncio.sleep(PROBE_EVERY_S)
 
     async def _answers(self) -> bool:
-        """Say whether the server greets; it listens only after JetStream has recovered."""
+        """Say whether ours greets; it listens only after JetStream has recovered."""
         writer: asyncio.StreamWriter | None = None
         try:
             async with asyncio.timeout(1):
                 reader, writer = await asyncio.open_connection(self._options.host, self._port)
                 greeting = await reader.readline()
-            return greeting.startswith(b"INFO ") and bool(json.loads(greeting[5:]).get("jetstream"))
+            info = json.loads(greeting.removeprefix(b"INFO "))
+            # A stranger may have the port.
+            return bool(info.get("jetstream")) and info.get("server_name") == self._name
         except (OSError, TimeoutError, ValueError):
             return False
         finally:
@@ -228,12 +230,20 @@ class NatsServer:
             except TimeoutError:
                 log.warning("nats_server.does_not_stop", pid=process.pid)
 
+    def _choose_identity(self) -> None:
+        """Be who we were: clients know the port, and a cluster knows its members by name."""
+        kept = kept_settings(self._folder)
+        kept_port = int(kept.get("listen", "").rpartition(":")[2] or 0)
+        self._port = self._options.port or kept_port or free_port(self._options.host)
+        self._name = kept.get("server_name") or f"vmpool-{secrets.token_hex(8)}"
+
     def _write_config(self) -> None:
         write_atomically(self._folder / "nats.conf", self._config_text())
 
     def _config_text(self) -> str:
         text = f"""# Written by vmpool at every start: change vmpool's configuration, not this file.
 listen: {json.dumps(f"{self._options.host}:{self._port}")}
+server_name: {json.dumps(self._name)}
 pid_file: {json.dumps(str(self._folder / "nats.pid"))}
 log_file: {json.dumps(str(self._log_file))}
 logfile_size_limit: {LOG_BYTES_MAX}
@@ -318,14 +328,13 @@ def binary_version(binary: Path) -> tuple[int, ...]:
     return tuple(int(number) for number in match.groups()) if match else (0,)
 
 
-def kept_port(folder: Path) -> int:
-    """Give the port of the last start, 0 where there was none: clients have its address."""
+def kept_settings(folder: Path) -> dict[str, str]:
+    """Give the quoted settings of the last start; empty where there was none."""
     try:
         text = (folder / "nats.conf").read_text()
     except FileNotFoundError:
-        return 0
-    match = re.search(r'^listen: ".*:(\d+)"$', text, re.MULTILINE)
-    return int(match.group(1)) if match else 0
+        return {}
+    return dict(re.findall(r'^(\w+): "(.*)"$', text, re.MULTILINE))
 
 
 def free_port(host: str) -> int:
