@@ -31,7 +31,7 @@ class Table(MutableMapping[K, V], Generic[K, V]):
         """Give a table that starts equal and goes its own way; cheap when made of an original."""
         twin: Table[K, V] = Table(self._base)
         twin._changes = {} if self._changes is None else dict(self._changes)
-        twin._length = self._length
+        twin._length = len(self)  # An original does not count for itself.
         twin._returned = dict(self._returned)
         return twin
 
