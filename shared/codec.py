@@ -7,7 +7,7 @@ dataclasses is told apart by the class name in `type`; what does not decode rais
 import functools
 import types
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar, Union, get_args, get_origin
 
 import cattrs
@@ -58,9 +58,7 @@ def unstructure_tagged(value: object) -> dict[str, Any]:
 
 def moment_from_us(microseconds: int) -> datetime:
     """Microseconds since 1970 to an aware UTC datetime."""
-    return datetime.fromtimestamp(microseconds // 1_000_000, UTC).replace(
-        microsecond=microseconds % 1_000_000
-    )
+    return EPOCH + timedelta(0, 0, microseconds)
 
 
 def moment_to_us(moment: datetime) -> int:

@@ -5,11 +5,12 @@ Rules: total and closed: it never rejects, never asks, never reads a clock; the 
 log may hold a host's word about a VM that was destroyed a moment before.
 """
 
-from dataclasses import replace
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, assert_never
 
 from pool_master.core import events as ev
+from pool_master.core.changed import changed
 from pool_master.core.datamodel import EMPTY_MAP
 from pool_master.core.fields import stored_value
 from pool_master.core.host import Host, HostMetrics
@@ -23,6 +24,7 @@ from shared.enums import ConsoleProtocol, PowerState, TaskStatus, VmOperation
 from shared.errors import TaskCancelled
 from shared.refs import (
     NULL_HOST,
+    NULL_TASK,
     ConsoleRef,
     HostMetricsRef,
     HostRef,
@@ -145,7 +147,7 @@ def _evolve_residence(
     touched = _drop_consoles(pool, vm)
     now = moment_from_us(recorded.time_us)
     incarnation = vm.incarnation if isinstance(event, ev.VmMigrated) else event.incarnation
-    vm = replace(
+    vm = changed(
         vm,
         resident_on=event.host,
         scheduled_to_be_resident_on=NULL_HOST,
@@ -156,7 +158,7 @@ def _evolve_residence(
     )
     touched += [("console", console) for console in vm.consoles]
     if isinstance(event, ev.VmStarted):
-        vm = replace(
+        vm = changed(
             vm, power_state=event.power_state, last_boot_CPU_flags=event.cpu_flags, booted_at=now
         )
         touched += _start_metrics(pool, vm, event, now)
@@ -167,7 +169,7 @@ def _start_metrics(pool: Pool, vm: Vm, event: ev.VmStarted, now: datetime) -> To
     metrics = pool.vm_metrics.get(vm.metrics)
     if metrics is None:
         return []
-    pool.vm_metrics[metrics.ref] = replace(
+    pool.vm_metrics[metrics.ref] = changed(
         metrics,
         start_time=now,
         last_updated=now,
@@ -215,7 +217,7 @@ def _halt(pool: Pool, ref: VmRef) -> Touched:
     if vm is None:
         return []
     touched = _drop_consoles(pool, vm)
-    halted = replace(
+    halted = changed(
         vm,
         power_state=PowerState.HALTED,
         resident_on=NULL_HOST,
@@ -228,17 +230,17 @@ def _halt(pool: Pool, ref: VmRef) -> Touched:
 
 def _set_power_state(pool: Pool, ref: VmRef, power_state: PowerState) -> Touched:
     vm = pool.vms.get(ref)
-    return [] if vm is None else put_vm(pool, replace(vm, power_state=power_state))
+    return [] if vm is None else put_vm(pool, changed(vm, power_state=power_state))
 
 
 def _rebooted(pool: Pool, ref: VmRef, now: datetime) -> Touched:
     vm = pool.vms.get(ref)
     if vm is None:
         return []
-    touched = put_vm(pool, replace(vm, booted_at=now))
+    touched = put_vm(pool, changed(vm, booted_at=now))
     metrics = pool.vm_metrics.get(vm.metrics)
     if metrics is not None:
-        pool.vm_metrics[metrics.ref] = replace(metrics, start_time=now, last_updated=now)
+        pool.vm_metrics[metrics.ref] = changed(metrics, start_time=now, last_updated=now)
         touched.append(("VM_metrics", metrics.ref))
     return touched
 
@@ -263,19 +265,19 @@ def _evolve_operation(
             running = pool.tasks.get(event.task)
             if running is None or running.is_finished:
                 return []
-            pool.tasks[event.task] = replace(running, progress=event.progress)
+            pool.tasks[event.task] = changed(running, progress=event.progress)
             return [("task", event.task)]
     assert_never(event)
 
 
 def _advance(pool: Pool, old: Operation, event: ev.OperationAdvanced) -> Touched:
     vm = pool.vms.get(old.vm)
-    operation = replace(old, step=event.step, host=event.host)
+    operation = changed(old, step=event.step, host=event.host)
     if vm is not None and old.kind is VmOperation.HARD_SHUTDOWN:
         # It waited for a reboot or a migration: it ends whatever that has left.
-        operation = replace(operation, incarnation=vm.incarnation)
+        operation = changed(operation, incarnation=vm.incarnation)
     pool.operations[event.task] = operation
-    pool.tasks[event.task] = replace(pool.tasks[event.task], resident_on=event.host)
+    pool.tasks[event.task] = changed(pool.tasks[event.task], resident_on=event.host)
     touched: Touched = [("task", event.task)]
     return touched if vm is None else touched + put_vm(pool, _reserving(pool, vm))
 
@@ -286,33 +288,53 @@ RESERVING = (VmOperation.START, VmOperation.START_ON, VmOperation.POOL_MIGRATE)
 REBOOTING = (VmOperation.CLEAN_REBOOT, VmOperation.HARD_REBOOT)
 
 
-def _reserving(pool: Pool, vm: Vm) -> Vm:
-    """Give the VM with the reservation that its operations in flight need, or none (invariant 8)."""
+def _reservation(pool: Pool, vm: Vm, tasks: Iterable[TaskRef]) -> HostRef:
+    """Give the host on which these operations in flight need room for the VM, or none (invariant 8)."""
     scheduled = NULL_HOST
-    for operation in pool.operations_of(vm):
+    for task in tasks:
+        operation = pool.operations.get(task)
+        if operation is None:
+            continue
         if operation.kind in RESERVING:
             scheduled = (
                 operation.host if operation.destination == NULL_HOST else operation.destination
             )
         elif operation.kind in REBOOTING and vm.power_state is PowerState.HALTED:
             scheduled = operation.host
-    return replace(vm, scheduled_to_be_resident_on=scheduled)
+    return scheduled
+
+
+def _reserving(pool: Pool, vm: Vm) -> Vm:
+    """Give the VM with the reservation that its operations in flight need, or none."""
+    scheduled = _reservation(pool, vm, vm.current_operations)
+    if scheduled == vm.scheduled_to_be_resident_on:
+        return vm
+    return changed(vm, scheduled_to_be_resident_on=scheduled)
+
+
+# What new ones are copied from: the copy is the hot path.
+_NEW_TASK = Task(ref=NULL_TASK, uuid="")
+_NEW_OPERATION = Operation(
+    task=NULL_TASK, kind=VmOperation.START, vm=VmRef(""), host=NULL_HOST, incarnation=0
+)
 
 
 def _accept(pool: Pool, event: ev.OperationAccepted, recorded: ev.Recorded) -> Touched:
     now = moment_from_us(recorded.time_us)
-    task = pool.tasks.get(event.task) or Task(
+    task = pool.tasks.get(event.task) or _NEW_TASK
+    pool.uuids["task", event.task_uuid] = event.task
+    pool.tasks[event.task] = changed(
+        task,
         ref=event.task,
         uuid=event.task_uuid,
         name_label=event.name_label,
         owner=recorded.actor.name,
-        created=now,
+        created=now if task is _NEW_TASK else task.created,
+        resident_on=event.host,
+        is_cancellable=event.operation in CANCELLABLE,
     )
-    pool.uuids["task", task.uuid] = task.ref
-    pool.tasks[event.task] = replace(
-        task, resident_on=event.host, is_cancellable=event.operation in CANCELLABLE
-    )
-    pool.operations[event.task] = Operation(
+    pool.operations[event.task] = changed(
+        _NEW_OPERATION,
         task=event.task,
         kind=event.operation,
         vm=event.vm,
@@ -325,12 +347,14 @@ def _accept(pool: Pool, event: ev.OperationAccepted, recorded: ev.Recorded) -> T
     vm = pool.vms.get(event.vm)
     if vm is None:
         return [("task", event.task)]
-    vm = replace(
+    operations = {**vm.current_operations, event.task: event.operation}
+    vm = changed(
         vm,
-        current_operations={**vm.current_operations, event.task: event.operation},
+        current_operations=operations,
         last_incarnation=max(vm.last_incarnation, event.incarnation),
+        scheduled_to_be_resident_on=_reservation(pool, vm, operations),
     )
-    return [("task", event.task), *put_vm(pool, _reserving(pool, vm))]
+    return [("task", event.task), *put_vm(pool, vm)]
 
 
 def _evolve_end(
@@ -341,21 +365,26 @@ def _evolve_end(
         # Whatever became of its task: an operation that is over is over.
         return [] if isinstance(event, ev.CancelRequested) else _end_operation(pool, event.task)
     if isinstance(event, ev.CancelRequested):
-        pool.tasks[task.ref] = replace(task, status=TaskStatus.CANCELLING, is_cancellable=False)
+        pool.tasks[task.ref] = changed(task, status=TaskStatus.CANCELLING, is_cancellable=False)
         running = pool.operations.get(task.ref)
         if running is not None:
-            pool.operations[task.ref] = replace(running, is_cancelling=True)
+            pool.operations[task.ref] = changed(running, is_cancelling=True)
         return [("task", task.ref)]
-    finished = moment_from_us(recorded.time_us)
-    task = replace(task, finished=finished, is_cancellable=False, resident_on=NULL_HOST)
+    outcome: dict[str, Any]
     match event:
         case ev.TaskSucceeded():
-            task = replace(task, status=TaskStatus.SUCCESS, progress=1.0, result=event.result)
+            outcome = {"status": TaskStatus.SUCCESS, "progress": 1.0, "result": event.result}
         case ev.TaskFailed():
             is_cancelled = event.error_info[:1] == (TaskCancelled.code,)
             status = TaskStatus.CANCELLED if is_cancelled else TaskStatus.FAILURE
-            task = replace(task, status=status, error_info=event.error_info)
-    pool.tasks[task.ref] = task
+            outcome = {"status": status, "error_info": event.error_info}
+    pool.tasks[task.ref] = changed(
+        task,
+        finished=moment_from_us(recorded.time_us),
+        is_cancellable=False,
+        resident_on=NULL_HOST,
+        **outcome,
+    )
     return [("task", task.ref), *_end_operation(pool, task.ref)]
 
 
@@ -366,8 +395,11 @@ def _end_operation(pool: Pool, task: TaskRef) -> Touched:
     if operation is None or vm is None:
         return []
     others = {key: value for key, value in vm.current_operations.items() if key != task}
-    vm = replace(vm, current_operations=others or EMPTY_MAP)
-    return put_vm(pool, _reserving(pool, vm))
+    scheduled = _reservation(pool, vm, others)
+    return put_vm(
+        pool,
+        changed(vm, current_operations=others or EMPTY_MAP, scheduled_to_be_resident_on=scheduled),
+    )
 
 
 def _evolve_task(
@@ -392,7 +424,7 @@ def _evolve_task(
             task = pool.tasks.get(event.task)
             if task is None:
                 return []
-            pool.tasks[event.task] = replace(
+            pool.tasks[event.task] = changed(
                 task,
                 progress=task.progress if event.progress is None else event.progress,
                 result=task.result if event.result is None else event.result,
@@ -445,7 +477,7 @@ def _evolve_membership(
             host = pool.hosts.get(event.host)
             if host is None:
                 return []
-            pool.hosts[event.host] = replace(host, enabled=isinstance(event, ev.HostEnabled))
+            pool.hosts[event.host] = changed(host, enabled=isinstance(event, ev.HostEnabled))
             return [("host", event.host)]
     assert_never(event)
 
@@ -455,7 +487,7 @@ def _elect_if_none(pool: Pool) -> Touched:
     record = pool.record
     if record.master in pool.hosts:
         return []
-    pool.pools[record.ref] = replace(record, master=next(iter(pool.hosts), NULL_HOST))
+    pool.pools[record.ref] = changed(record, master=next(iter(pool.hosts), NULL_HOST))
     return [("pool", record.ref)]
 
 
@@ -467,7 +499,7 @@ def _evolve_host_word(
         return []
     match event:
         case ev.HostReportsSeen():
-            pool.hosts[host.ref] = replace(
+            pool.hosts[host.ref] = changed(
                 host, journal=event.journal, report_sequence=event.sequence
             )
             return []
@@ -475,7 +507,7 @@ def _evolve_host_word(
             is_same = event.journal == host.journal
             is_other = not is_same and host.journal != ""
             past = (*host.past_journals, host.journal) if is_other else host.past_journals
-            pool.hosts[host.ref] = replace(
+            pool.hosts[host.ref] = changed(
                 host,
                 journal=event.journal,
                 past_journals=past[-PAST_JOURNALS_MAX:],
@@ -484,7 +516,7 @@ def _evolve_host_word(
             )
             return []
         case ev.HostDescribed():
-            pool.hosts[host.ref] = replace(
+            pool.hosts[host.ref] = changed(
                 host,
                 hostname=event.hostname,
                 address=event.address,
@@ -495,7 +527,7 @@ def _evolve_host_word(
                 capabilities=event.capabilities,
                 unknown_domains=event.unknown_domains,
             )
-            pool.host_metrics[host.metrics] = replace(
+            pool.host_metrics[host.metrics] = changed(
                 pool.host_metrics[host.metrics],
                 memory_total=event.memory_total,
                 memory_free=event.memory_free,
@@ -511,7 +543,7 @@ def _set_live(pool: Pool, ref: HostRef, is_live: bool, now: datetime) -> Touched
     if host is None:
         return []
     metrics = pool.host_metrics[host.metrics]
-    pool.host_metrics[host.metrics] = replace(metrics, live=is_live, last_updated=now)
+    pool.host_metrics[host.metrics] = changed(metrics, live=is_live, last_updated=now)
     return [("host", ref), ("host_metrics", host.metrics)]
 
 
@@ -560,7 +592,7 @@ def _evolve_field(pool: Pool, event: ev.FieldSet | ev.MapKeySet | ev.MapKeyRemov
         case ev.MapKeyRemoved():
             old = getattr(holder, event.field)
             value = {key: kept for key, kept in old.items() if key != event.key} or EMPTY_MAP
-    changed = replace(holder, **{event.field: value})
-    table[event.ref] = replace(record, config=changed) if is_config else changed
+    new = changed(holder, **{event.field: value})
+    table[event.ref] = changed(record, config=new) if is_config else new
     touched: Touched = [(event.object_class, event.ref)]
     return touched

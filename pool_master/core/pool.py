@@ -9,16 +9,14 @@ needs, so that its tokens outlive any master.
 
 from dataclasses import dataclass
 from dataclasses import field as attribute
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pool_master.core.host import Host, HostMetrics
 from pool_master.core.pool_record import PoolRecord
-from pool_master.core.table import Table
+from pool_master.core.table import Records, Table
 from pool_master.core.task import Operation, Task
 from pool_master.core.vm import Console, Vm, VmGuestMetrics, VmMetrics
 from shared.refs import (
-    NULL,
-    NULL_HOST,
     ConsoleRef,
     HostMetricsRef,
     HostRef,
@@ -33,8 +31,7 @@ from shared.refs import (
 TOMBSTONES_MAX: Final = 50_000
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(NamedTuple):
     """When an object of a class was made and last changed, in log sequences."""
 
     object_class: str
@@ -75,18 +72,18 @@ class Pool:
     term: int = 0
     master: str = ""
     master_address: str = ""
-    pools: Table[PoolRef, PoolRecord] = attribute(default_factory=Table)
-    hosts: Table[HostRef, Host] = attribute(default_factory=Table)
-    host_metrics: Table[HostMetricsRef, HostMetrics] = attribute(default_factory=Table)
-    vms: Table[VmRef, Vm] = attribute(default_factory=Table)
-    vm_metrics: Table[VmMetricsRef, VmMetrics] = attribute(default_factory=Table)
-    vm_guest_metrics: Table[VmGuestMetricsRef, VmGuestMetrics] = attribute(default_factory=Table)
-    consoles: Table[ConsoleRef, Console] = attribute(default_factory=Table)
-    tasks: Table[TaskRef, Task] = attribute(default_factory=Table)
-    operations: Table[TaskRef, Operation] = attribute(default_factory=Table)
-    stale_domains: Table[str, StaleDomain] = attribute(default_factory=Table)
-    residents: Table[HostRef, tuple[VmRef, ...]] = attribute(default_factory=Table)
-    uuids: Table[tuple[str, str], str] = attribute(default_factory=Table)
+    pools: Records[PoolRef, PoolRecord] = attribute(default_factory=Table)
+    hosts: Records[HostRef, Host] = attribute(default_factory=Table)
+    host_metrics: Records[HostMetricsRef, HostMetrics] = attribute(default_factory=Table)
+    vms: Records[VmRef, Vm] = attribute(default_factory=Table)
+    vm_metrics: Records[VmMetricsRef, VmMetrics] = attribute(default_factory=Table)
+    vm_guest_metrics: Records[VmGuestMetricsRef, VmGuestMetrics] = attribute(default_factory=Table)
+    consoles: Records[ConsoleRef, Console] = attribute(default_factory=Table)
+    tasks: Records[TaskRef, Task] = attribute(default_factory=Table)
+    operations: Records[TaskRef, Operation] = attribute(default_factory=Table)
+    stale_domains: Records[str, StaleDomain] = attribute(default_factory=Table)
+    residents: Records[HostRef, tuple[VmRef, ...]] = attribute(default_factory=Table)
+    uuids: Records[tuple[str, str], str] = attribute(default_factory=Table)
     stamps: dict[str, Stamp] = attribute(default_factory=dict)
     tombstones: list[Tombstone] = attribute(default_factory=list)
 
@@ -143,21 +140,16 @@ class Pool:
 
     def stamp(self, touched: list[tuple[str, str]]) -> None:
         """Remember that these objects changed at the present sequence; the most recent come last."""
+        stamps, sequence = self.stamps, self.sequence
         for object_class, ref in touched:
-            old = self.stamps.pop(ref, None)
-            if ref == NULL or (object_class, ref) == ("host", NULL_HOST):
-                continue
-            if self._exists(object_class, ref):
-                created = old.created if old else self.sequence
-                self.stamps[ref] = Stamp(object_class, created, self.sequence)
+            old = stamps.pop(ref, None)
+            table: Records[Any, Any] = getattr(self, TABLE_OF_CLASS[object_class])
+            if ref in table:
+                stamps[ref] = Stamp(object_class, old.created if old else sequence, sequence)
             elif old is not None:
-                self.tombstones.append(Tombstone(object_class, ref, old.created, self.sequence))
+                self.tombstones.append(Tombstone(object_class, ref, old.created, sequence))
         if len(self.tombstones) > 2 * TOMBSTONES_MAX:
             del self.tombstones[:-TOMBSTONES_MAX]
-
-    def _exists(self, object_class: str, ref: str) -> bool:
-        table: Table[Any, Any] = getattr(self, TABLE_OF_CLASS[object_class])
-        return ref in table
 
 
 TABLE_OF_CLASS: Final[dict[str, str]] = {

@@ -16,28 +16,36 @@ V = TypeVar("V")
 _GONE: Final = object()
 
 
-class Table(MutableMapping[K, V], Generic[K, V]):
-    """A dict, or a dict's fork."""
+class Table(dict[K, V]):
+    """The records themselves: a dict, at a dict's speed, that can be forked."""
+
+    __slots__ = ()
+
+    def fork(self) -> "Fork[K, V]":
+        """Give a table that starts equal and goes its own way; cheap."""
+        return Fork(self)
+
+
+class Fork(MutableMapping[K, V], Generic[K, V]):
+    """A table's fork: what differs from its base, over the base, which must not change meanwhile."""
 
     __slots__ = ("_base", "_changes", "_length", "_returned")
 
-    def __init__(self, base: "dict[K, V] | None" = None) -> None:
-        self._base: dict[K, V] = {} if base is None else base
-        self._changes: dict[K, object] | None = None
-        self._length = len(self._base)
+    def __init__(self, base: dict[K, V]) -> None:
+        self._base = base
+        self._changes: dict[K, object] = {}
+        self._length = len(base)
         self._returned: dict[K, None] = {}  # Keys of the base that were deleted and set again.
 
-    def fork(self) -> "Table[K, V]":
-        """Give a table that starts equal and goes its own way; cheap when made of an original."""
-        twin: Table[K, V] = Table(self._base)
-        twin._changes = {} if self._changes is None else dict(self._changes)
-        twin._length = len(self)  # An original does not count for itself.
+    def fork(self) -> "Fork[K, V]":
+        """Give a fork of this fork."""
+        twin: Fork[K, V] = Fork(self._base)
+        twin._changes = dict(self._changes)
+        twin._length = self._length
         twin._returned = dict(self._returned)
         return twin
 
     def __getitem__(self, key: K) -> V:
-        if self._changes is None:
-            return self._base[key]
         value = self._changes.get(key, None)
         if value is None:
             return self._base[key]
@@ -46,9 +54,6 @@ class Table(MutableMapping[K, V], Generic[K, V]):
         return cast("V", value)
 
     def __setitem__(self, key: K, value: V) -> None:
-        if self._changes is None:
-            self._base[key] = value
-            return
         if key not in self:
             self._length += 1
             if self._changes.pop(key, None) is _GONE:
@@ -57,9 +62,6 @@ class Table(MutableMapping[K, V], Generic[K, V]):
         self._changes[key] = value
 
     def __delitem__(self, key: K) -> None:
-        if self._changes is None:
-            del self._base[key]
-            return
         if key not in self:
             raise KeyError(key)
         self._length -= 1
@@ -68,18 +70,11 @@ class Table(MutableMapping[K, V], Generic[K, V]):
             self._changes[key] = _GONE
 
     def __contains__(self, key: object) -> bool:
-        if self._changes is None:
-            return key in self._base
         value = self._changes.get(cast("K", key), None)
         return key in self._base if value is None else value is not _GONE
 
     def __iter__(self) -> Iterator[K]:
-        if self._changes is None:
-            return iter(self._base)
-        return self._iterate_fork(self._changes)
-
-    def _iterate_fork(self, changes: dict[K, object]) -> Iterator[K]:
-        returned = self._returned
+        changes, returned = self._changes, self._returned
         for key in self._base:
             if key not in returned and changes.get(key) is not _GONE:
                 yield key
@@ -88,4 +83,7 @@ class Table(MutableMapping[K, V], Generic[K, V]):
                 yield key
 
     def __len__(self) -> int:
-        return len(self._base) if self._changes is None else self._length
+        return self._length
+
+
+Records = Table[K, V] | Fork[K, V]  # what a Pool holds, whether it is the true one or a fork
