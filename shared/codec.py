@@ -6,13 +6,12 @@ dataclasses is told apart by the class name in `type`; what does not decode rais
 
 import functools
 import types
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar, Union, get_args, get_origin
 
 import cattrs
 import msgpack
-from cattrs.gen import make_dict_unstructure_fn
+import msgspec
 
 T = TypeVar("T")
 
@@ -28,9 +27,15 @@ def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=False, omit_if_default=True)
     converter.register_structure_hook(datetime, lambda value, _: moment_from_us(value))
     converter.register_unstructure_hook(datetime, moment_to_us)
+    converter.register_structure_hook_func(_is_struct, msgspec.convert)
+    converter.register_unstructure_hook_func(_is_struct, msgspec.to_builtins)
     converter.register_structure_hook_func(_is_tagged_union, _structure_tagged)
     converter.register_unstructure_hook_factory(_is_tagged_union, lambda _: unstructure_tagged)
     return converter
+
+
+def _is_struct(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, msgspec.Struct)
 
 
 def _is_tagged_union(annotation: object) -> bool:
@@ -119,13 +124,3 @@ def unpack(data: bytes) -> Any:
         return msgpack.unpackb(data, raw=False, strict_map_key=False)
     except Exception as error:
         raise DecodeError(f"not msgpack: {error!r}") from error
-
-
-def structure_hook(annotation: type[T]) -> Callable[[Any, Any], T]:
-    """Give the compiled function that structures `annotation`, for hot paths; called as hook(plain, annotation)."""
-    return CONVERTER.get_structure_hook(annotation)
-
-
-def unstructure_hook(annotation: type) -> Callable[[Any], Any]:
-    """Give the compiled function that makes `annotation` plain, for hot paths."""
-    return make_dict_unstructure_fn(annotation, CONVERTER, _cattrs_omit_if_default=True)

@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Union, cast, get_args, get_origin, get_type_hints
+
+from msgspec import NODEFAULT, Struct, structs
 
 from shared import refs
 from shared.enums import Role, VmOperation
@@ -216,7 +218,7 @@ def fields_of(record: type, *, under: str = "") -> tuple[Field, ...]:
     """Give the fields that a record's annotations declare; what has no Spec is internal and stays hidden."""
     hints = get_type_hints(record, include_extras=True)
     found = []
-    for attribute in dataclasses.fields(record):
+    for attribute in _attributes(record):
         annotation = hints[attribute.name]
         spec = next(
             (x for x in getattr(annotation, "__metadata__", ()) if isinstance(x, Spec)), None
@@ -237,10 +239,18 @@ def fields_of(record: type, *, under: str = "") -> tuple[Field, ...]:
     return tuple(found)
 
 
+def _attributes(record: type) -> tuple[Any, ...]:
+    """Give the attributes of a record or request: Structs where they are many and copied often, dataclasses elsewhere."""
+    if issubclass(record, Struct):
+        return structs.fields(record)
+    return dataclasses.fields(cast("Any", record))
+
+
 def _default_of(attribute: Any) -> Any:
-    if attribute.default is not dataclasses.MISSING:
+    nothing = (dataclasses.MISSING, NODEFAULT)
+    if attribute.default not in nothing:
         return attribute.default
-    if attribute.default_factory is not dataclasses.MISSING:
+    if attribute.default_factory not in nothing:
         return attribute.default_factory()
     return MANDATORY
 

@@ -7,9 +7,11 @@ payload]; its sequence and term come from the record around it. What an older ve
 import functools
 from typing import Any, Final
 
+import msgspec
+
 from pool_master.core.events import EVENT_TYPES, Actor, ActorKind, Event, Recorded
 from pool_master.core.upcast import EVENT_VERSIONS, upcast
-from shared.codec import DecodeError, structure_hook, to_plain
+from shared.codec import DecodeError
 
 EVENT_VERSION_DEFAULT: Final = 1
 
@@ -30,7 +32,7 @@ def event_to_plain(recorded: Recorded) -> list[Any]:
         recorded.actor.session,
         recorded.command_id,
         recorded.cause,
-        to_plain(recorded.event),
+        msgspec.to_builtins(recorded.event),
     ]
 
 
@@ -45,8 +47,7 @@ def event_from_plain(plain: list[Any], *, sequence: int, term: int) -> Recorded:
         name, version, time_us, kind, actor, session, command_id, cause, payload = plain
         if version != EVENT_VERSIONS.get(name, EVENT_VERSION_DEFAULT):
             payload = upcast(name, version, payload)
-        event_type, structure = _structure(name)
-        event: Event = structure(payload, event_type)
+        event: Event = msgspec.convert(payload, _type_of(name))
     except DecodeError:
         raise
     except Exception as error:
@@ -55,10 +56,10 @@ def event_from_plain(plain: list[Any], *, sequence: int, term: int) -> Recorded:
 
 
 @functools.cache
-def _structure(name: str) -> tuple[type, Any]:
+def _type_of(name: str) -> type[Event]:
     if name not in EVENT_TYPES:
         raise UnknownEvent(f"event type {name} is of a newer version")
-    return EVENT_TYPES[name], structure_hook(EVENT_TYPES[name])
+    return EVENT_TYPES[name]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -71,7 +72,7 @@ def refs_of(event: Event) -> tuple[str, ...]:
     return tuple(
         dict.fromkeys(
             value
-            for name in event.__slots__
+            for name in event.__struct_fields__
             if isinstance(value := getattr(event, name), str)
             and value.startswith("OpaqueRef:")
             and value != "OpaqueRef:NULL"

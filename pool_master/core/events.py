@@ -4,10 +4,10 @@ Rules: past tense; events are for ever: fields are added with defaults, never re
 the past); an event holds all that evolve needs, so that replay asks nobody; no event says what somebody wants.
 """
 
-from dataclasses import dataclass
-from dataclasses import field as attribute
 from enum import StrEnum
 from typing import Any, Final, get_args
+
+from msgspec import Struct, field
 
 from pool_master.core.vm import VmConfig
 from shared.enums import PowerState, VmOperation
@@ -24,8 +24,7 @@ class ActorKind(StrEnum):
     MASTER = "master"
 
 
-@dataclass(frozen=True, slots=True)
-class Actor:
+class Actor(Struct, frozen=True, omit_defaults=True, gc=False):
     """Who caused an event: a user (with the session's uuid), a host (its uuid), or the master itself."""
 
     kind: ActorKind
@@ -36,8 +35,7 @@ class Actor:
 # --- the pool and its masters
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolCreated:
+class PoolCreated(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The log begins."""
 
     pool: PoolRef
@@ -45,8 +43,7 @@ class PoolCreated:
     name_label: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MasterElected:
+class MasterElected(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A master took over: all that follows has its term, until the next one's."""
 
     term: int
@@ -57,8 +54,7 @@ class MasterElected:
 # --- hosts
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostJoined:
+class HostJoined(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A host belongs to the pool; its agent's word counts from now on."""
 
     host: HostRef
@@ -68,15 +64,13 @@ class HostJoined:
     address: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostForgotten:
+class HostForgotten(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A host left the pool for good."""
 
     host: HostRef
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostDescribed:
+class HostDescribed(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A host said what it is, and it differs from what was known."""
 
     host: HostRef
@@ -93,8 +87,7 @@ class HostDescribed:
     unknown_domains: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostAgentStarted:
+class HostAgentStarted(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The host's agent began to speak from this journal and epoch; its reports count from there."""
 
     host: HostRef
@@ -102,37 +95,32 @@ class HostAgentStarted:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostCameAlive:
+class HostCameAlive(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The host holds a lease and has said what runs on it."""
 
     host: HostRef
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostLost:
+class HostLost(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The host surely runs no guest of ours any more; `evidence` says how we know (the fence proof)."""
 
     host: HostRef
     evidence: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostEnabled:
+class HostEnabled(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The host may be given new VMs."""
 
     host: HostRef
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostDisabled:
+class HostDisabled(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The host is given no new VMs; what runs there stays."""
 
     host: HostRef
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostReportsSeen:
+class HostReportsSeen(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Everything up to this report of the host is in the log: what comes again says nothing new."""
 
     host: HostRef
@@ -140,8 +128,7 @@ class HostReportsSeen:
     sequence: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StaleDomainFound:
+class StaleDomainFound(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A host runs, or still knows, an incarnation that the log has moved past; it must be dropped."""
 
     host: HostRef
@@ -149,8 +136,7 @@ class StaleDomainFound:
     incarnation: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StaleDomainDropped:
+class StaleDomainDropped(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The host has dropped it."""
 
     host: HostRef
@@ -161,8 +147,7 @@ class StaleDomainDropped:
 # --- VMs
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VmCreated:
+class VmCreated(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A VM exists, Halted."""
 
     vm: VmRef
@@ -172,15 +157,13 @@ class VmCreated:
     metrics_uuid: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VmDestroyed:
+class VmDestroyed(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The VM is gone for good."""
 
     vm: VmRef
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VmStarted:
+class VmStarted(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A host has shown the domain of this incarnation: residency is known, not hoped."""
 
     vm: VmRef
@@ -188,44 +171,39 @@ class VmStarted:
     incarnation: int
     domid: int
     power_state: PowerState = PowerState.RUNNING
-    cpu_flags: StringMap = attribute(default_factory=dict)
+    cpu_flags: StringMap = field(default_factory=dict)
     memory_actual: int = 0
     vcpus: int = 0
     console_rfb: str = ""
     console_vt100: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VmHalted:
+class VmHalted(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """No domain of the VM runs; `reason` says why, in words."""
 
     vm: VmRef
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VmPaused:
+class VmPaused(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The domain's VCPUs have stopped."""
 
     vm: VmRef
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VmUnpaused:
+class VmUnpaused(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The domain's VCPUs run again."""
 
     vm: VmRef
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VmRebooted:
+class VmRebooted(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The guest rebooted by itself, inside its domain."""
 
     vm: VmRef
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VmMigrated:
+class VmMigrated(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The VM's domain runs on another host."""
 
     vm: VmRef
@@ -235,8 +213,7 @@ class VmMigrated:
     console_vt100: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VmReset:
+class VmReset(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Somebody vouched that the VM no longer runs; `evidence` is the fence proof it rests on."""
 
     vm: VmRef
@@ -246,8 +223,7 @@ class VmReset:
 # --- fields, of any class
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FieldSet:
+class FieldSet(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A field that users may set has this value."""
 
     object_class: str
@@ -256,8 +232,7 @@ class FieldSet:
     value: Any
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MapKeySet:
+class MapKeySet(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A map field has this key."""
 
     object_class: str
@@ -267,8 +242,7 @@ class MapKeySet:
     value: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MapKeyRemoved:
+class MapKeyRemoved(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A map field lacks this key."""
 
     object_class: str
@@ -277,8 +251,7 @@ class MapKeyRemoved:
     key: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObjectTouched:
+class ObjectTouched(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A client asked for an event on this object, as a barrier (event.inject); nothing else changed."""
 
     object_class: str
@@ -288,8 +261,7 @@ class ObjectTouched:
 # --- tasks and operations
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskCreated:
+class TaskCreated(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A task exists that no host works on: a client's own, or a call that was asked for asynchronously.
 
     `method` and `parameters` are the call that waits for its turn under it, so that a new leader can go on waiting.
@@ -303,8 +275,7 @@ class TaskCreated:
     parameters: tuple[Any, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskUpdated:
+class TaskUpdated(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A client set its task's progress, result or error; None leaves as it was."""
 
     task: TaskRef
@@ -313,15 +284,13 @@ class TaskUpdated:
     error_info: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskDestroyed:
+class TaskDestroyed(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The task's record is gone."""
 
     task: TaskRef
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OperationAccepted:
+class OperationAccepted(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The pool has promised to carry this operation to its end; memory on the hosts is reserved for it."""
 
     task: TaskRef
@@ -332,11 +301,10 @@ class OperationAccepted:
     host: HostRef
     incarnation: int
     destination: HostRef = NULL_HOST
-    arguments: StringMap = attribute(default_factory=dict)
+    arguments: StringMap = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OperationAdvanced:
+class OperationAdvanced(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The operation goes on with its next step, at another host where `host` names one."""
 
     task: TaskRef
@@ -344,31 +312,27 @@ class OperationAdvanced:
     host: HostRef
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OperationProgressed:
+class OperationProgressed(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A long operation is this far (0 to 1)."""
 
     task: TaskRef
     progress: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CancelRequested:
+class CancelRequested(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Somebody wants the task to end early; it ends with what is true when it does."""
 
     task: TaskRef
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskSucceeded:
+class TaskSucceeded(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The task's one end: done; `result` is an XML-RPC value."""
 
     task: TaskRef
     result: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskFailed:
+class TaskFailed(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The task's one end: not done, and why."""
 
     task: TaskRef
@@ -416,8 +380,7 @@ Event = (
 EVENT_TYPES: Final[dict[str, type]] = {event.__name__: event for event in get_args(Event)}
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(Struct, frozen=True, omit_defaults=True, gc=False):
     """An event in the log, with all that the log says around it.
 
     `cause` names what it answers: a command's method, a report, or the master's own clockwork. `time_us` is UTC in

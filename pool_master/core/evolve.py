@@ -5,7 +5,7 @@ Rules: total and closed: it never rejects, never asks, never reads a clock; the 
 log may hold a host's word about a VM that was destroyed a moment before.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, assert_never
 
@@ -51,42 +51,52 @@ def apply(pool: Pool, recorded: ev.Recorded) -> Touched:
     return touched
 
 
-def _evolve(pool: Pool, recorded: ev.Recorded) -> Touched:  # noqa: C901, PLR0911 - one arm per family of facts
+def _evolve(pool: Pool, recorded: ev.Recorded) -> Touched:
     event = recorded.event
+    event_type = type(event)
+    arm = _ARMS.get(event_type)
+    if arm is None:
+        arm = _ARMS[event_type] = _arm_of(event)
+    return arm(pool, event, recorded)
+
+
+Arm = Callable[[Pool, Any, ev.Recorded], Touched]
+_ARMS: dict[type, Arm] = {}  # Found once per type of event: the match below is long, and replay is hot.
+
+
+def _arm_of(event: ev.Event) -> Arm:  # noqa: C901, PLR0911, PLR0912 - one arm per family of facts
     match event:
         case ev.OperationAccepted() | ev.OperationAdvanced() | ev.OperationProgressed():
-            return _evolve_operation(pool, event, recorded)
+            return _evolve_operation
         case ev.TaskSucceeded() | ev.TaskFailed() | ev.CancelRequested():
-            return _evolve_end(pool, event, recorded)
+            return _evolve_end
         case ev.VmStarted() | ev.VmMigrated():
-            return _evolve_residence(pool, event, recorded)
+            return _evolve_residence
         case ev.VmHalted() | ev.VmReset():
-            return _halt(pool, event.vm)
-        case ev.VmPaused():
-            return _set_power_state(pool, event.vm, PowerState.PAUSED)
-        case ev.VmUnpaused():
-            return _set_power_state(pool, event.vm, PowerState.RUNNING)
+            return lambda pool, event, _recorded: _halt(pool, event.vm)
+        case ev.VmPaused() | ev.VmUnpaused():
+            state = PowerState.PAUSED if isinstance(event, ev.VmPaused) else PowerState.RUNNING
+            return lambda pool, event, _recorded: _set_power_state(pool, event.vm, state)
         case ev.VmRebooted():
-            return _rebooted(pool, event.vm, moment_from_us(recorded.time_us))
+            return _rebooted
         case ev.VmCreated() | ev.VmDestroyed():
-            return _evolve_existence(pool, event)
+            return _evolve_existence
         case ev.HostReportsSeen() | ev.HostAgentStarted() | ev.HostDescribed():
-            return _evolve_host_word(pool, event, moment_from_us(recorded.time_us))
+            return _evolve_host_word
         case ev.HostJoined() | ev.HostForgotten() | ev.HostEnabled() | ev.HostDisabled():
-            return _evolve_membership(pool, event)
+            return _evolve_membership
         case ev.HostCameAlive() | ev.HostLost():
-            is_live = isinstance(event, ev.HostCameAlive)
-            return _set_live(pool, event.host, is_live, moment_from_us(recorded.time_us))
+            return _set_live
         case ev.StaleDomainFound() | ev.StaleDomainDropped():
-            return _evolve_stale(pool, event)
+            return _evolve_stale
         case ev.FieldSet() | ev.MapKeySet() | ev.MapKeyRemoved():
-            return _evolve_field(pool, event)
+            return _evolve_field
         case ev.ObjectTouched():
-            return [(event.object_class, event.ref)]
+            return lambda _pool, event, _recorded: [(event.object_class, event.ref)]
         case ev.TaskCreated() | ev.TaskUpdated() | ev.TaskDestroyed():
-            return _evolve_task(pool, event, recorded)
+            return _evolve_task
         case ev.PoolCreated() | ev.MasterElected():
-            return _evolve_pool(pool, event)
+            return _evolve_pool
     assert_never(event)
 
 
@@ -113,7 +123,9 @@ def put_vm(pool: Pool, vm: Vm) -> Touched:
     return touched + [("host", host) for host in dict.fromkeys((*before, *after))]
 
 
-def _evolve_existence(pool: Pool, event: ev.VmCreated | ev.VmDestroyed) -> Touched:
+def _evolve_existence(
+    pool: Pool, event: ev.VmCreated | ev.VmDestroyed, _recorded: ev.Recorded
+) -> Touched:
     match event:
         case ev.VmCreated():
             metrics = VmMetrics(
@@ -233,8 +245,9 @@ def _set_power_state(pool: Pool, ref: VmRef, power_state: PowerState) -> Touched
     return [] if vm is None else put_vm(pool, changed(vm, power_state=power_state))
 
 
-def _rebooted(pool: Pool, ref: VmRef, now: datetime) -> Touched:
-    vm = pool.vms.get(ref)
+def _rebooted(pool: Pool, event: ev.VmRebooted, recorded: ev.Recorded) -> Touched:
+    now = moment_from_us(recorded.time_us)
+    vm = pool.vms.get(event.vm)
     if vm is None:
         return []
     touched = put_vm(pool, changed(vm, booted_at=now))
@@ -441,7 +454,9 @@ def _evolve_task(
 
 
 def _evolve_membership(
-    pool: Pool, event: ev.HostJoined | ev.HostForgotten | ev.HostEnabled | ev.HostDisabled
+    pool: Pool,
+    event: ev.HostJoined | ev.HostForgotten | ev.HostEnabled | ev.HostDisabled,
+    _recorded: ev.Recorded,
 ) -> Touched:
     match event:
         case ev.HostJoined():
@@ -492,7 +507,9 @@ def _elect_if_none(pool: Pool) -> Touched:
 
 
 def _evolve_host_word(
-    pool: Pool, event: ev.HostReportsSeen | ev.HostAgentStarted | ev.HostDescribed, now: datetime
+    pool: Pool,
+    event: ev.HostReportsSeen | ev.HostAgentStarted | ev.HostDescribed,
+    recorded: ev.Recorded,
 ) -> Touched:
     host = pool.hosts.get(event.host)
     if host is None:
@@ -532,22 +549,25 @@ def _evolve_host_word(
                 memory_total=event.memory_total,
                 memory_free=event.memory_free,
                 cpu_count=event.cpu_count,
-                last_updated=now,
+                last_updated=moment_from_us(recorded.time_us),
             )
             return [("host", host.ref), ("host_metrics", host.metrics)]
     assert_never(event)
 
 
-def _set_live(pool: Pool, ref: HostRef, is_live: bool, now: datetime) -> Touched:
-    host = pool.hosts.get(ref)
+def _set_live(pool: Pool, event: ev.HostCameAlive | ev.HostLost, recorded: ev.Recorded) -> Touched:
+    host = pool.hosts.get(event.host)
     if host is None:
         return []
+    is_live, now = isinstance(event, ev.HostCameAlive), moment_from_us(recorded.time_us)
     metrics = pool.host_metrics[host.metrics]
     pool.host_metrics[host.metrics] = changed(metrics, live=is_live, last_updated=now)
-    return [("host", ref), ("host_metrics", host.metrics)]
+    return [("host", host.ref), ("host_metrics", host.metrics)]
 
 
-def _evolve_stale(pool: Pool, event: ev.StaleDomainFound | ev.StaleDomainDropped) -> Touched:
+def _evolve_stale(
+    pool: Pool, event: ev.StaleDomainFound | ev.StaleDomainDropped, _recorded: ev.Recorded
+) -> Touched:
     stale = StaleDomain(event.host, event.vm_uuid, event.incarnation)
     if isinstance(event, ev.StaleDomainFound):
         pool.stale_domains[stale.key] = stale
@@ -559,7 +579,9 @@ def _evolve_stale(pool: Pool, event: ev.StaleDomainFound | ev.StaleDomainDropped
 # --- the pool, and fields of any class
 
 
-def _evolve_pool(pool: Pool, event: ev.PoolCreated | ev.MasterElected) -> Touched:
+def _evolve_pool(
+    pool: Pool, event: ev.PoolCreated | ev.MasterElected, _recorded: ev.Recorded
+) -> Touched:
     match event:
         case ev.PoolCreated():
             pool.pools[event.pool] = PoolRecord(
@@ -573,14 +595,16 @@ def _evolve_pool(pool: Pool, event: ev.PoolCreated | ev.MasterElected) -> Touche
     return [("pool", record) for record in pool.pools]
 
 
-def _evolve_field(pool: Pool, event: ev.FieldSet | ev.MapKeySet | ev.MapKeyRemoved) -> Touched:
+def _evolve_field(
+    pool: Pool, event: ev.FieldSet | ev.MapKeySet | ev.MapKeyRemoved, _recorded: ev.Recorded
+) -> Touched:
     table: Table[str, Any] = getattr(pool, TABLE_OF_CLASS[event.object_class])
     record = table.get(event.ref)
     if record is None:
         return []
     holder: Any = record
     value: Any
-    is_config = isinstance(record, Vm) and event.field in record.config.__slots__
+    is_config = isinstance(record, Vm) and event.field in record.config.__struct_fields__
     if isinstance(record, Vm) and is_config:
         holder = record.config
     match event:

@@ -1,9 +1,9 @@
 """The host: its record and metrics, and the fields that XenAPI's host class has."""
 
-from dataclasses import dataclass
-from dataclasses import field as attribute
 from datetime import datetime
 from typing import Annotated, Final
+
+from msgspec import Struct, field
 
 from pool_master.core.datamodel import EMPTY_MAP, constructor, inert, runtime, rw
 from shared.codec import EPOCH
@@ -16,8 +16,7 @@ def _empty() -> StringMap:
     return EMPTY_MAP
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Host:
+class Host(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A host as the log knows it.
 
     `journal` and `report_sequence` say up to which report of the agent everything is in the log; `epoch` counts the
@@ -37,14 +36,14 @@ class Host:
     name_label: Annotated[str, rw("a human-readable name")] = ""
     name_description: Annotated[str, rw("a notes field")] = ""
     enabled: Annotated[bool, runtime("true if the host may be given new VMs")] = True
-    software_version: Annotated[StringMap, constructor("version strings")] = attribute(
+    software_version: Annotated[StringMap, constructor("version strings")] = field(
         default_factory=_empty
     )
-    other_config: Annotated[StringMap, rw("additional configuration")] = attribute(
+    other_config: Annotated[StringMap, rw("additional configuration")] = field(
         default_factory=_empty
     )
     capabilities: Annotated[tuple[str, ...], constructor("what the hypervisor can do")] = ()
-    cpu_info: Annotated[StringMap, runtime("details about the physical CPUs")] = attribute(
+    cpu_info: Annotated[StringMap, runtime("details about the physical CPUs")] = field(
         default_factory=_empty
     )
     hostname: Annotated[str, rw("the hostname of this host")] = ""
@@ -54,15 +53,14 @@ class Host:
     )
     suspend_image_sr: Annotated[SrRef, rw("the SR for suspend images")] = NULL_SR
     crash_dump_sr: Annotated[SrRef, rw("the SR for crash dumps")] = NULL_SR
-    logging: Annotated[StringMap, rw("logging configuration")] = attribute(default_factory=_empty)
+    logging: Annotated[StringMap, rw("logging configuration")] = field(default_factory=_empty)
     tags: Annotated[tuple[str, ...], rw("user-specified tags for categorization purposes")] = ()
-    guest_VCPUs_params: Annotated[StringMap, rw("VCPU params for the guests")] = attribute(
+    guest_VCPUs_params: Annotated[StringMap, rw("VCPU params for the guests")] = field(
         default_factory=_empty
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostMetrics:
+class HostMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """host_metrics: whether a host lives, and its memory. `cpu_count` is internal."""
 
     ref: HostMetricsRef
@@ -73,7 +71,7 @@ class HostMetrics:
     memory_free: Annotated[int, runtime("free host memory (bytes), as last reported")] = 0
     live: Annotated[bool, runtime("pool master thinks this host is live")] = False
     last_updated: Annotated[datetime, runtime("time of the last update")] = EPOCH
-    other_config: Annotated[StringMap, rw("additional configuration")] = attribute(
+    other_config: Annotated[StringMap, rw("additional configuration")] = field(
         default_factory=_empty
     )
 

@@ -9,7 +9,9 @@ needs, so that its tokens outlive any master.
 
 from dataclasses import dataclass
 from dataclasses import field as attribute
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+from msgspec import Struct
 
 from pool_master.core.host import Host, HostMetrics
 from pool_master.core.pool_record import PoolRecord
@@ -31,7 +33,7 @@ from shared.refs import (
 TOMBSTONES_MAX: Final = 50_000
 
 
-class Stamp(NamedTuple):
+class Stamp(Struct, frozen=True, gc=False):
     """When an object of a class was made and last changed, in log sequences."""
 
     object_class: str
@@ -39,8 +41,7 @@ class Stamp(NamedTuple):
     changed: int
 
 
-@dataclass(frozen=True, slots=True)
-class Tombstone:
+class Tombstone(Struct, frozen=True, gc=False):
     """An object that is gone since `destroyed`."""
 
     object_class: str
@@ -49,8 +50,7 @@ class Tombstone:
     destroyed: int
 
 
-@dataclass(frozen=True, slots=True)
-class StaleDomain:
+class StaleDomain(Struct, frozen=True, gc=False):
     """An incarnation that a host must drop."""
 
     host: HostRef

@@ -1,9 +1,9 @@
 """The pool's own record, and the fields that XenAPI's pool class has."""
 
-from dataclasses import dataclass
-from dataclasses import field as attribute
 from datetime import datetime
 from typing import Annotated, Final
+
+from msgspec import Struct, field
 
 from pool_master.core.datamodel import EMPTY_MAP, inert, runtime, rw
 from shared.codec import EPOCH
@@ -16,8 +16,7 @@ def _empty() -> StringMap:
     return EMPTY_MAP
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolRecord:
+class PoolRecord(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """pool: there is exactly one."""
 
     ref: PoolRef
@@ -28,14 +27,14 @@ class PoolRecord:
     default_SR: Annotated[SrRef, rw("default SR for VDIs")] = NULL_SR
     suspend_image_SR: Annotated[SrRef, rw("the SR for suspend images")] = NULL_SR
     crash_dump_SR: Annotated[SrRef, rw("the SR for crash dumps")] = NULL_SR
-    other_config: Annotated[StringMap, rw("additional configuration")] = attribute(
+    other_config: Annotated[StringMap, rw("additional configuration")] = field(
         default_factory=_empty
     )
     tags: Annotated[tuple[str, ...], rw("user-specified tags for categorization purposes")] = ()
-    gui_config: Annotated[StringMap, rw("gui-specific configuration")] = attribute(
+    gui_config: Annotated[StringMap, rw("gui-specific configuration")] = field(
         default_factory=_empty
     )
-    health_check_config: Annotated[StringMap, rw("stored only")] = attribute(default_factory=_empty)
+    health_check_config: Annotated[StringMap, rw("stored only")] = field(default_factory=_empty)
     ha_allow_overcommit: Annotated[bool, rw("allow operations that break the failover plan")] = (
         False
     )

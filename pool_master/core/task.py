@@ -1,9 +1,9 @@
 """Tasks, and the operations on VMs that hosts carry out under them."""
 
-from dataclasses import dataclass
-from dataclasses import field as attribute
 from datetime import datetime
 from typing import Annotated, Any, Final
+
+from msgspec import Struct, field
 
 from pool_master.core.datamodel import EMPTY_MAP, inert, runtime, rw
 from shared.codec import EPOCH
@@ -17,8 +17,7 @@ def _empty() -> StringMap:
     return EMPTY_MAP
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """task: something long that somebody asked for; in the log like everything else.
 
     `owner` is the user that made it; `command_id`, `method` and `parameters` are the call that waits for its turn under
@@ -42,7 +41,7 @@ class Task:
     type: Annotated[str, runtime("the type of the result")] = "<none/>"
     result: Annotated[str, runtime("the result, as an XML-RPC value")] = ""
     error_info: Annotated[tuple[str, ...], runtime("why it failed")] = ()
-    other_config: Annotated[StringMap, rw("additional configuration")] = attribute(
+    other_config: Annotated[StringMap, rw("additional configuration")] = field(
         default_factory=_empty
     )
     subtask_of: Annotated[TaskRef, runtime("the task this is a part of")] = NULL_TASK
@@ -56,8 +55,7 @@ class Task:
 INERT_TASK_FIELDS: Final = (inert("backtrace", str, "()"),)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
+class Operation(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """An accepted operation on a VM, from acceptance to its one end.
 
     `host` is who is to carry out the present `step`; `destination` is where a migration goes; `incarnation` is the one
@@ -70,7 +68,7 @@ class Operation:
     host: HostRef
     incarnation: int
     destination: HostRef = NULL_HOST
-    arguments: StringMap = attribute(default_factory=_empty)
+    arguments: StringMap = field(default_factory=_empty)
     step: int = 0
     is_cancelling: bool = False
     accepted_at: datetime = EPOCH

@@ -4,10 +4,10 @@ Rules: the annotated fields ARE the datamodel, XenAPI's names verbatim; a field 
 set lives in VmConfig, what the system maintains in Vm, so that a change of state copies only what changes often.
 """
 
-from dataclasses import dataclass
-from dataclasses import field as attribute
 from datetime import datetime
 from typing import Annotated, Any, Final
+
+from msgspec import Struct, field
 
 from pool_master.core.datamodel import EMPTY_MAP, constructor, inert, runtime, rw
 from shared.codec import EPOCH
@@ -44,8 +44,7 @@ def _empty() -> dict[Any, Any]:
     return EMPTY_MAP
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VmConfig:
+class VmConfig(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What users ask of a VM: given at create, changed by setters."""
 
     user_version: Annotated[int, rw("a user version number for this machine")]
@@ -105,12 +104,10 @@ class VmConfig:
     ] = 0
     start_delay: Annotated[int, constructor("seconds to wait before the next in the order")] = 0
     shutdown_delay: Annotated[int, constructor("seconds to wait after shutdown")] = 0
-    xenstore_data: Annotated[StringMap, rw("data for the guest")] = attribute(
-        default_factory=_empty
-    )
+    xenstore_data: Annotated[StringMap, rw("data for the guest")] = field(default_factory=_empty)
     blocked_operations: Annotated[
         dict[VmOperation, str], rw("operations that are blocked, with the reason")
-    ] = attribute(default_factory=_empty)
+    ] = field(default_factory=_empty)
     tags: Annotated[tuple[str, ...], rw("user-specified tags for categorization purposes")] = ()
     actions_after_softreboot: Annotated[
         OnSoftrebootBehavior, rw("action to take after soft reboot; stored only")
@@ -118,7 +115,7 @@ class VmConfig:
     hardware_platform_version: Annotated[int, rw("the host virtual hardware platform version")] = 0
     HVM_shadow_multiplier: Annotated[float, constructor("stored only")] = 1.0
     domain_type: Annotated[DomainType, constructor("the type of domain")] = DomainType.UNSPECIFIED
-    NVRAM: Annotated[StringMap, constructor("initial value for guest NVRAM")] = attribute(
+    NVRAM: Annotated[StringMap, constructor("initial value for guest NVRAM")] = field(
         default_factory=_empty
     )
 
@@ -126,8 +123,7 @@ class VmConfig:
 BOOT_ORDER_DEFAULT: Final = "cd"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Vm:
+class Vm(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A VM as the log knows it.
 
     `incarnation` numbers the domain that runs (0: none), `last_incarnation` the last one that was given out: every
@@ -146,7 +142,7 @@ class Vm:
     current_operations: Annotated[
         dict[TaskRef, VmOperation],
         runtime("links each of the running tasks using this object to the nature of the task"),
-    ] = attribute(default_factory=_empty)
+    ] = field(default_factory=_empty)
     resident_on: Annotated[HostRef, runtime("the host the VM is currently resident on")] = NULL_HOST
     scheduled_to_be_resident_on: Annotated[
         HostRef, runtime("the host on which the VM is due to be started/resumed/migrated")
@@ -160,7 +156,7 @@ class Vm:
     ] = ""
     last_boot_CPU_flags: Annotated[
         StringMap, constructor("the CPU flags on which the VM was last booted")
-    ] = attribute(default_factory=_empty)
+    ] = field(default_factory=_empty)
     is_control_domain: Annotated[bool, runtime("true if this is a control domain")] = False
     is_default_template: Annotated[bool, runtime("true if this is a default template")] = False
     is_a_snapshot: Annotated[bool, runtime("true if this is a snapshot")] = False
@@ -174,8 +170,7 @@ class Vm:
     consoles: Annotated[tuple[ConsoleRef, ...], runtime("virtual console devices")] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VmMetrics:
+class VmMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """VM_metrics: what is measured of a VM."""
 
     ref: VmMetricsRef
@@ -188,7 +183,7 @@ class VmMetrics:
     last_updated: Annotated[
         datetime, runtime("time at which this information was last updated")
     ] = EPOCH
-    other_config: Annotated[StringMap, rw("additional configuration")] = attribute(
+    other_config: Annotated[StringMap, rw("additional configuration")] = field(
         default_factory=_empty
     )
     hvm: Annotated[bool, runtime("hardware virtual machine")] = False
@@ -197,26 +192,21 @@ class VmMetrics:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VmGuestMetrics:
+class VmGuestMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """VM_guest_metrics: what the running guest says of itself."""
 
     ref: VmGuestMetricsRef
     vm: VmRef
     uuid: Annotated[str, runtime("unique identifier/object reference")]
-    os_version: Annotated[StringMap, runtime("version of the OS")] = attribute(
-        default_factory=_empty
-    )
-    PV_drivers_version: Annotated[StringMap, runtime("version of the PV drivers")] = attribute(
+    os_version: Annotated[StringMap, runtime("version of the OS")] = field(default_factory=_empty)
+    PV_drivers_version: Annotated[StringMap, runtime("version of the PV drivers")] = field(
         default_factory=_empty
     )
     PV_drivers_up_to_date: Annotated[bool, runtime("always true", is_deprecated=True)] = True
-    networks: Annotated[StringMap, runtime("network configuration")] = attribute(
-        default_factory=_empty
-    )
-    other: Annotated[StringMap, runtime("anything else")] = attribute(default_factory=_empty)
+    networks: Annotated[StringMap, runtime("network configuration")] = field(default_factory=_empty)
+    other: Annotated[StringMap, runtime("anything else")] = field(default_factory=_empty)
     last_updated: Annotated[datetime, runtime("time of the last update")] = EPOCH
-    other_config: Annotated[StringMap, rw("additional configuration")] = attribute(
+    other_config: Annotated[StringMap, rw("additional configuration")] = field(
         default_factory=_empty
     )
     live: Annotated[bool, runtime("true if the guest is sending heartbeat messages")] = False
@@ -229,8 +219,7 @@ class VmGuestMetrics:
     PV_drivers_detected: Annotated[bool, runtime("whether PV drivers were detected")] = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Console:
+class Console(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """console: a way to see the running guest; made with the domain, gone with it."""
 
     ref: ConsoleRef
@@ -238,7 +227,7 @@ class Console:
     protocol: Annotated[ConsoleProtocol, runtime("the protocol used by this console")]
     location: Annotated[str, runtime("where the console service is")]
     VM: Annotated[VmRef, runtime("the VM this console is attached to")]
-    other_config: Annotated[StringMap, rw("additional configuration")] = attribute(
+    other_config: Annotated[StringMap, rw("additional configuration")] = field(
         default_factory=_empty
     )
 

@@ -1,10 +1,11 @@
 """VM.create, VM.destroy, and the setters whose values are checked."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from pool_master.core import events as ev
 from pool_master.core.allowed import operation_error
+from pool_master.core.changed import changed
 from pool_master.core.context import Context
 from pool_master.core.datamodel import EMPTY_MAP, Message, command, record_of, ref_to
 from pool_master.core.lookup import vm_of
@@ -37,7 +38,7 @@ def decide_create(pool: Pool, request: Create, context: Context) -> list[ev.Even
     if "mac_seed" not in other_config:
         other_config = {**other_config, "mac_seed": derive(context.command_id, "mac_seed")}
     # Supplied blocked_operations are ignored, and a running wish is only born by a start.
-    config = replace(
+    config = changed(
         config, other_config=other_config, blocked_operations=EMPTY_MAP, ha_always_run=False
     )
     return [
@@ -164,7 +165,7 @@ def _set(vm: VmRef, field: str, value: Any) -> ev.FieldSet:
     return ev.FieldSet(object_class="VM", ref=vm, field=field, value=value)
 
 
-CONSTRUCTOR_MEMBERS: Final = tuple(field.name for field in fields(VmConfig))
+CONSTRUCTOR_MEMBERS: Final = VmConfig.__struct_fields__
 
 MESSAGES: Final[tuple[Message, ...]] = (
     command(

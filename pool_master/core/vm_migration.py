@@ -1,10 +1,11 @@
 """VM.pool_migrate."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from pool_master.core import events as ev
 from pool_master.core.allowed import operation_error
+from pool_master.core.changed import changed
 from pool_master.core.context import Context
 from pool_master.core.datamodel import Message, operation
 from pool_master.core.lookup import host_of, vm_of
@@ -54,7 +55,7 @@ def decide_pool_migrate(pool: Pool, request: PoolMigrate, context: Context) -> l
         vm, VmOperation.POOL_MIGRATE, context, host=source.ref, incarnation=vm.incarnation
     )
     # Options are the client's words: they must not meet the names of our own parameters.
-    return [replace(accepted, destination=destination.ref, arguments=dict(request.options))]
+    return [changed(accepted, destination=destination.ref, arguments=dict(request.options))]
 
 
 MESSAGES: Final[tuple[Message, ...]] = (
