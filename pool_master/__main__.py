@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -109,7 +108,7 @@ async def _serve(config: MasterConfig, bus: NatsBus) -> int:
     mirror = await Mirror.open(Path(config.data_dir) / "log.sqlite")
     registry = CollectorRegistry()
     try:
-        sessions = Sessions(_users(config), now=lambda: datetime.now(UTC))
+        sessions = Sessions(_users(config))
         api = Api(sessions, SessionApi(sessions, Audit(mirror)))
         limits = HttpLimits(body_bytes_max=config.body_bytes_max)
         app = make_app(api, limits, registry=registry)

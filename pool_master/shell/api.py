@@ -7,11 +7,8 @@ its client leaves; a caller behind a conflicting operation waits its turn (XenAP
 """
 
 import asyncio
-import random
-import uuid
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 import structlog
@@ -30,6 +27,7 @@ from pool_master.shell.changes import Changes
 from pool_master.shell.http_app import Health, Peer
 from pool_master.shell.requests import request_of
 from pool_master.shell.sessions import Sessions
+from pool_master.shell.sources import REAL_SOURCES, Sources
 from pool_master.shell.writer import Wish, Writer
 from pool_master.shell.xmlrpc import value_text
 from shared.enums import Role, TaskStatus
@@ -51,6 +49,7 @@ from shared.refs import NULL, SessionRef, TaskRef
 log = structlog.get_logger(__name__)
 
 # XenAPI reference 1.0: policy "standard".
+TURN_S_MIN: Final = 1.0
 TURN_S_MAX: Final = 20.0
 TURNS_S_MAX: Final = 7_200.0
 # How long a call waits through a change of leader before it says HOST_STILL_BOOTING.
@@ -101,11 +100,18 @@ class SessionMessages(Protocol):
 class Api:
     """XenAPI on one master. `reign` is None while another leads, whose address is `leader_address`."""
 
-    def __init__(self, sessions: Sessions, session_messages: SessionMessages) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        session_messages: SessionMessages,
+        *,
+        sources: Sources = REAL_SOURCES,
+    ) -> None:
         self.sessions = sessions
         self.reign: Reign | None = None
         self.leader_address: Callable[[], str] = str
         self._session_messages = session_messages
+        self._sources = sources
         self._aliases = {name.replace(".", "_", 1): name for name in message_table()}
         self._background: set[asyncio.Task[Any]] = set()
         self._crowned = asyncio.Event()
@@ -206,7 +212,7 @@ class Api:
             model=model,
             message=message,
             values=values,
-            command_id=str(uuid.uuid4()),
+            command_id=self._sources.new_id(),
         )
 
     # --- queries
@@ -243,10 +249,10 @@ class Api:
             await self._end_of(context.task, reign, is_promised=bool(recorded))
         return _result(caller.message, request, context)
 
-    def _context(self, caller: Caller, now: datetime | None = None) -> Context:
+    def _context(self, caller: Caller) -> Context:
         return Context(
             command_id=caller.command_id,
-            now=now or datetime.now(UTC),
+            now=self._sources.now(),
             actor=caller.actor,
             label=caller.label,
         )
@@ -269,7 +275,7 @@ class Api:
             except OtherOperationInProgress as error:
                 if not message.waits or loop.time() >= deadline:
                     raise
-                turn_s = random.uniform(1.0, TURN_S_MAX)  # noqa: S311 - spreads retries, no secret
+                turn_s = TURN_S_MIN + (TURN_S_MAX - TURN_S_MIN) * self._sources.chance()
                 await reign.changes.wait(error.parameters[1], turn_s)
                 self.sessions.use(caller.session.ref)
 

@@ -6,7 +6,6 @@ ends a reign (a lost key, a refused append, a defect) ends all of it together; a
 
 import asyncio
 import contextlib
-import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -26,6 +25,7 @@ from pool_master.shell.follower import Follower
 from pool_master.shell.host_link import HostLink, HostMetricsCounters
 from pool_master.shell.leadership import Election, Leadership
 from pool_master.shell.mirror import Mirror
+from pool_master.shell.sources import REAL_SOURCES, Sources
 from pool_master.shell.task_keeper import keep_tasks
 from pool_master.shell.writer import Deposed, Wish, Writer
 from shared.bus import Bus
@@ -56,6 +56,7 @@ class MasterParts:
     wall_clock_us: Callable[[], int]
     registry: CollectorRegistry
     on_leading: Callable[[], None] = lambda: None
+    sources: Sources = REAL_SOURCES
 
 
 class Master:
@@ -203,7 +204,7 @@ class Master:
                 Wish(
                     lambda pool: self._election_events(pool, election),
                     Actor(ActorKind.MASTER, self._parts.name),
-                    str(uuid.uuid4()),
+                    f"election/{election.term}",
                     "election",
                 )
             )
@@ -224,7 +225,7 @@ class Master:
         )
         if pool.pools:
             return [elected]
-        identity = str(uuid.uuid4())
+        identity = self._parts.sources.new_id()
         created = ev.PoolCreated(
             pool=PoolRef(derive_ref(identity, "pool")),
             uuid=derive(identity, "pool"),

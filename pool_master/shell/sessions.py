@@ -8,15 +8,14 @@ import asyncio
 import hashlib
 import hmac
 import os
-import uuid
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 from pool_master.core.session_model import Session
+from pool_master.shell.sources import REAL_SOURCES, Sources
 from shared.enums import Role
 from shared.errors import EventsLost, SessionAuthenticationFailed, SessionInvalid
 from shared.refs import REF_PREFIX, HostRef, SessionRef
@@ -87,9 +86,10 @@ class _Held:
 class Sessions:
     """All sessions of this master."""
 
-    def __init__(self, users: dict[str, User], *, now: Callable[[], datetime]) -> None:
+    def __init__(self, users: dict[str, User], *, sources: Sources = REAL_SOURCES) -> None:
         self._users = users
-        self._now = now
+        self._now = sources.now
+        self._new_id = sources.new_id
         self._held: OrderedDict[SessionRef, _Held] = OrderedDict()
         self._refusing = 0
 
@@ -116,8 +116,8 @@ class Sessions:
             raise SessionAuthenticationFailed(name, "wrong user or password")
         role = Role.POOL_ADMIN if is_trusted or user is None else user.role
         session = Session(
-            ref=SessionRef(REF_PREFIX + str(uuid.uuid4())),
-            uuid=str(uuid.uuid4()),
+            ref=SessionRef(REF_PREFIX + self._new_id()),
+            uuid=self._new_id(),
             role=role,
             this_host=host,
             last_active=self._now(),

@@ -1,7 +1,6 @@
 """Forgetting finished tasks: they stay for a while for their clients, and in the log for ever."""
 
 import asyncio
-import uuid
 from datetime import timedelta
 from typing import Final
 
@@ -40,6 +39,7 @@ async def keep_tasks(writer: Writer) -> None:
         await asyncio.sleep(KEEP_S)
         if tasks_to_forget(writer.pool):
             try:
-                await writer.submit(Wish(tasks_to_forget, me, str(uuid.uuid4()), "task expiry"))
+                identity = f"expiry/{writer.tail.position}"
+                await writer.submit(Wish(tasks_to_forget, me, identity, "task expiry"))
             except XenApiError:
                 return
