@@ -220,3 +220,7 @@ def wire() -> None:
 
 
 OWN_DASHED: Final = frozenset({"seed-demo"})
+
+
+if __name__ == "__main__":
+    main()

@@ -27,17 +27,6 @@ STOP_S_MAX: Final = 45.0
 WAIT_S_MAX: Final = 30.0
 POLL_S: Final = 0.02
 LOG_LINES: Final = 40
-_UP: Final = """
-import argparse, pathlib, sys
-from pool_master.cli.up import UpOptions, run
-parser = argparse.ArgumentParser()
-parser.add_argument("--hosts", type=int)
-parser.add_argument("--hypervisor")
-parser.add_argument("--data", type=pathlib.Path)
-parser.add_argument("--listen")
-parser.add_argument("--ready-file", type=pathlib.Path)
-sys.exit(run(UpOptions(**vars(parser.parse_args()), user="root", password_file=None)))
-"""
 _PROC: Final = Path("/proc")
 
 T = TypeVar("T")
@@ -165,7 +154,7 @@ class RunningPool:
             *("--listen", "127.0.0.1:0"),
             *("--ready-file", str(ready)),
         ]
-        return [sys.executable, "-c", _UP, *options]
+        return [sys.executable, "-m", "pool_master.cli.app", "up", *options]
 
     def _has_ended(self) -> bool:
         return self._process is not None and self._process.poll() is not None
