@@ -1,13 +1,11 @@
 """`vmpool log`: the log itself, checked without asking the master."""
 
-import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from pool_master.cli.failures import EXIT_REFUSED, Failed, Unreachable
 from pool_master.cli.options import JsonFlag, options_of
@@ -32,6 +30,10 @@ def verify(
     as_json: JsonFlag = False,
 ) -> None:
     """Recompute the hash chain over the log and over the master's copy, and compare the two."""
+    import asyncio
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
     terminal = Terminal(is_json=as_json)
     folder = data_folder(data or options_of(context).data)
     held = stored_config(folder)

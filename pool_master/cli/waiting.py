@@ -10,15 +10,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
-
 from pool_master.cli.client import PoolClient
 from pool_master.cli.failures import CliError, Interrupted, NotFound, Refused, Unreachable
 from pool_master.cli.render import Terminal
@@ -143,6 +134,15 @@ def _left_running(client: PoolClient, task: str, doing: str) -> str:
 @contextmanager
 def _meter(terminal: Terminal, doing: str) -> Iterator[Meter]:
     """Show a bar where there is a terminal to draw on; elsewhere nothing."""
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        SpinnerColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
