@@ -1,8 +1,11 @@
 """The streams of one pool: what each must promise, made where missing and checked where there.
 
-Rules: the log is for ever, nobody can delete from it; everything else is bounded. Commands can
-always be planned again, so the oldest go first when nobody reads them. Reports cannot: a full
-stream refuses them, and they stay in the agent's journal.
+Rules: the log is for ever, nobody can delete from it, and each record is on the disk before it is
+acknowledged; everything else is bounded, and is transport. Commands can always be planned again, so
+the oldest go first when nobody reads them. Reports cannot: a full stream refuses them, and they
+stay in the agent's journal. What a power cut takes of commands, reports and events before the disk
+has them is sent again (the outbox is derived from the log, the journal repeats its reports), so one
+server does not wait for the disk there; replicas have no such setting.
 """
 
 from dataclasses import dataclass, field
@@ -71,7 +74,10 @@ def _wanted_streams(subjects: Subjects, replicas: int) -> list[_Wanted]:
     common = {"storage": "file", "num_replicas": replicas, "sealed": False}
     forever = {"max_msgs": -1, "max_bytes": -1, "max_age": 0, "max_msgs_per_subject": -1}
     unread = {"retention": "workqueue", **common}
-    duplicates = {"duplicate_window": DUPLICATES_SEEN_S * NANOSECONDS}
+    duplicates: dict[str, Any] = {"duplicate_window": DUPLICATES_SEEN_S * NANOSECONDS}
+    if replicas == 1:
+        # Of nats-server 2.12 and newer; older ones pass over it and wait for the disk.
+        duplicates["persist_mode"] = "async"
     return [
         _Wanted(
             subjects.log_stream,

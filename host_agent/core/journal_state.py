@@ -13,6 +13,11 @@ from host_agent.core.admit import CommandOutcome, JournalEntry
 from shared.protocol import HostReport
 
 
+# Each start of the agent numbers its reports from here on: what a power cut took of the numbers is
+# never given out again, or the leader would take the new report for the old one.
+EPOCH_REPORTS: Final = 1 << 32
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentStarted:
     """An agent opened the journal.
@@ -113,6 +118,7 @@ class JournalState:
         match change:
             case AgentStarted(journal=journal, epoch=epoch):
                 self.journal, self.epoch = journal, epoch
+                self.last_sequence = max(self.last_sequence, epoch * EPOCH_REPORTS)
             case TermSeen(term=term):
                 self.highest_term = max(self.highest_term, term)
             case CommandBegun(command_id=command_id):

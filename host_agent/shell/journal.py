@@ -5,6 +5,10 @@ One job: make changes durable, many at a time.
 Rules: a change is applied to the state at once and is durable when `write` returns; changes become
 durable in the order in which they were made. Writers that come while a flush runs share the next
 one. A write that fails ends the agent: its state would be ahead of its memory.
+
+Durable means: it outlives the agent, not the host's power. A power cut takes the guests with it, so
+what it takes of the journal's end describes nothing that is still there, and the disk is not waited
+for; the start of an agent is, since report numbers go on from it (`journal_state.EPOCH_REPORTS`).
 """
 
 import uuid
@@ -62,6 +66,7 @@ async def open_journal(path: Path, *, commands_max: int, changes_max: int) -> "S
         journal = SqliteJournal(connection, state, stored=count, changes_max=changes_max)
         started = AgentStarted(journal=state.journal or str(uuid.uuid4()), epoch=state.epoch + 1)
         await journal.write(started)
+        await connection.execute("PRAGMA synchronous = NORMAL")
     except BaseException as error:
         await connection.close()
         if isinstance(error, (aiosqlite.DatabaseError, DecodeError)):

@@ -23,6 +23,7 @@ from shared.errors import InvalidValue
 LIMIT_MAX: Final = 1_000
 WAIT_S_MAX: Final = 60.0
 POLL_S: Final = 0.05
+COPY_S_MAX: Final = 5.0
 KEYS: Final = ("ref", "actor", "since", "until", "type", "command_id", "after", "limit", "wait")
 
 
@@ -32,8 +33,12 @@ class Audit:
     def __init__(self, mirror: Mirror) -> None:
         self._mirror = mirror
 
-    async def find(self, wanted: Mapping[str, str], changes: Changes) -> list[dict[str, str]]:
+    async def find(
+        self, wanted: Mapping[str, str], changes: Changes, *, position: int
+    ) -> list[dict[str, str]]:
         """Give the events that fit, oldest first; with `wait`, not before there is one, or the time is up.
+
+        What is in the log up to `position` is found: a client reads what it has just done.
 
         Raises:
             InvalidValue: an unknown key, or a value that means nothing.
@@ -41,6 +46,7 @@ class Audit:
         query, wait_s = _parse(wanted)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_s
+        await self._copied(position)
         while True:
             found = await self._find(query)
             left_s = deadline - loop.time()
@@ -49,6 +55,16 @@ class Audit:
             # The copy follows the log by a moment: look again soon after each change.
             await changes.wait(ANY, left_s)
             await asyncio.sleep(min(POLL_S, max(left_s, 0.0)))
+
+    async def _copied(self, position: int) -> None:
+        """Wait, within bounds, until the copy has the record at `position`: it follows the log by a moment."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + COPY_S_MAX
+        while loop.time() < deadline:
+            tail = await self._mirror.tail()
+            if tail is not None and tail.position >= position:
+                return
+            await asyncio.sleep(POLL_S)
 
     async def _find(self, query: AuditQuery) -> list[dict[str, str]]:
         told, cached = [], (0, [])  # type: tuple[list[dict[str, str]], tuple[int, list[Recorded]]]

@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 READ_RECORDS: Final = 500
 COPY_RECORDS_MAX: Final = 200
 SNAPSHOT_EVENTS: Final = 20_000
+# Records that come within this time share a transaction: the copy is a materialisation and may lag a moment.
+COPY_GATHER_S: Final = 0.05
 
 
 class HistoryBroken(Exception):
@@ -142,6 +144,7 @@ class Follower:
         try:
             while True:
                 await self._is_uncopied.wait()
+                await asyncio.sleep(COPY_GATHER_S)
                 self._is_uncopied.clear()
                 while self._uncopied:
                     await self.copy_now()

@@ -83,9 +83,10 @@ async def test_what_was_written_is_there_after_a_restart(opener: Opener) -> None
             ended("done"),
             IncarnationSeen(vm_uuid="v", incarnation=3),
             NoteKept(name="n", value="x"),
-            report(journal),
+            (first := report(journal)),
         )
-        await journal.write(report(journal), ReportsDelivered(sequence=1))
+        second = report(journal)
+        await journal.write(second, ReportsDelivered(sequence=first.report.sequence))
     async with opened(opener) as journal:
         state = journal.state
         assert state.highest_term == 7
@@ -96,8 +97,8 @@ async def test_what_was_written_is_there_after_a_restart(opener: Opener) -> None
         assert begun.outcome is None
         assert done is not None
         assert done.outcome is not None
-        assert list(state.undelivered) == [2]
-        assert journal.durable_sequence == 2
+        assert list(state.undelivered) == [second.report.sequence]
+        assert journal.durable_sequence >= second.report.sequence
 
 
 async def test_numbers_are_never_given_twice_even_where_all_reports_were_delivered(
@@ -109,7 +110,8 @@ async def test_numbers_are_never_given_twice_even_where_all_reports_were_deliver
             await journal.write(made)
             await journal.write(ReportsDelivered(sequence=made.report.sequence))
     async with opened(opener) as journal:
-        assert report(journal).report.sequence == 31
+        # Even numbers that a power cut took off the journal's end are not given out again.
+        assert report(journal).report.sequence > made.report.sequence + 1_000_000
 
 
 async def test_old_commands_are_forgotten_but_no_incarnation_and_no_term(opener: Opener) -> None:
@@ -129,11 +131,12 @@ async def test_old_commands_are_forgotten_but_no_incarnation_and_no_term(opener:
 
 async def test_a_report_counts_as_durable_only_after_its_flush(opener: Opener) -> None:
     async with opened(opener) as journal:
+        before = journal.durable_sequence
         journal.write_behind(report(journal))
-        assert journal.state.last_sequence == 1
-        assert journal.durable_sequence == 0
+        assert journal.state.last_sequence == before + 1
+        assert journal.durable_sequence == before
         await journal.write()
-        assert journal.durable_sequence == 1
+        assert journal.durable_sequence == before + 1
 
 
 async def test_many_writers_are_all_durable(opener: Opener) -> None:
@@ -159,21 +162,21 @@ async def test_writers_that_wait_share_one_flush(tmp_path: Path) -> None:
 
 async def test_a_writer_that_is_cancelled_loses_nobodys_changes(tmp_path: Path) -> None:
     def opener() -> Awaitable[Journal]:
-        return open_journal(tmp_path / "j", commands_max=5, changes_max=1_000)
+        return open_journal(tmp_path / "j", commands_max=5, changes_max=25)
 
     async with opened(opener) as journal:
+        for number in range(20):
+            await journal.write(IncarnationSeen(vm_uuid=f"old{number}", incarnation=1))
         async with anyio.create_task_group() as tasks:
-            for number in range(20):
-                change = IncarnationSeen(vm_uuid=f"v{number}", incarnation=1)
-                tasks.start_soon(journal.write, change)
+            # This flush passes the bound: it deletes everything before it writes it anew.
+            many = (IncarnationSeen(vm_uuid=f"v{number}", incarnation=1) for number in range(20))
+            tasks.start_soon(journal.write, *many)
             await anyio.lowlevel.checkpoint()
             await anyio.lowlevel.checkpoint()
             tasks.cancel_scope.cancel()
-        await journal.write()
-        assert len(journal.state.incarnations) > 0
-        known = dict(journal.state.incarnations)
+        await journal.write(TermSeen(term=1))
     async with opened(opener) as journal:
-        assert journal.state.incarnations == known
+        assert len(journal.state.incarnations) == 40
 
 
 async def test_the_file_stays_small(tmp_path: Path) -> None:
