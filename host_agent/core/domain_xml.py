@@ -153,6 +153,12 @@ def read_consoles(xml: str) -> DomainConsoles:
     return DomainConsoles(rfb=rfb, vt100=vt100)
 
 
+def has_only_shared_disks(metadata: DomainMetadata | None) -> bool:
+    """Say whether another host sees all that the guest writes to; not so where it has no disk at all."""
+    disks = metadata.config.disks if metadata else ()
+    return bool(disks) and all(disk.is_shared or disk.read_only for disk in disks)
+
+
 def _metadata(domain: Element, config: DomainConfig) -> None:
     ours = SubElement(SubElement(domain, "metadata"), f"{{{METADATA_NAMESPACE}}}domain")
     ours.set("incarnation", str(config.incarnation))
@@ -228,13 +234,15 @@ def _devices(domain: Element, config: DomainConfig, emulation: DomainEmulation) 
 def _target(disk: DiskConfig, disk_index: int, cdrom_index: int, emulation: DomainEmulation) -> str:
     """Name the disk as the guest's bus does: in the order of the config, whatever XenAPI calls it."""
     if disk.is_cdrom:
-        return (
-            f"hd{chr(ord('a') + 2 + cdrom_index)}"
-            if cdrom_index < 2
-            else f"sd{chr(ord('a') + cdrom_index)}"
-        )
-    prefix = "xvd" if emulation.driver == "xen" else "vd"
-    return f"{prefix}{chr(ord('a') + disk_index)}"
+        # Drives begin at the second IDE channel, where a PC has them; its two places are soon taken.
+        return f"hd{_letters(cdrom_index + 2)}" if cdrom_index < 2 else f"sd{_letters(cdrom_index)}"
+    return ("xvd" if emulation.driver == "xen" else "vd") + _letters(disk_index)
+
+
+def _letters(index: int) -> str:
+    """Count as disks are counted: a to z, then aa."""
+    before, last = divmod(index, 26)
+    return (_letters(before - 1) if before else "") + chr(ord("a") + last)
 
 
 def _disk(devices: Element, disk: DiskConfig, target: str, emulation: DomainEmulation) -> None:

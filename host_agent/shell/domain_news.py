@@ -7,7 +7,6 @@ domains. After a reconnection everything is looked at: changes are found even wh
 
 import asyncio
 import contextlib
-from dataclasses import replace
 
 from host_agent.core.domain_state import DomainSight, change_between
 from shared.protocol import DomainChange, DomainChanged, DomainObservation, DomainState
@@ -48,20 +47,29 @@ class DomainNews:
         """Count a domain as told."""
         if seen is None:
             self._told.pop(vm_uuid, None)
-            self._killed.pop(vm_uuid, None)
         else:
             self._told[vm_uuid] = seen
 
     def remember_killed(self, vm_uuid: str) -> None:
-        """Count a domain's end as told."""
+        """Count a domain's end by our own hand as told, and let it be shown from now on."""
         if seen := self._told.get(vm_uuid):
-            self._told[vm_uuid] = replace(seen, state=DomainState.SHUTOFF, domid=-1)
             self._killed[vm_uuid] = seen.incarnation
+            self._told[vm_uuid] = self.shown(seen)
+
+    def forget_killed(self, vm_uuid: str) -> bool:
+        """Let a domain be shown as libvirt has it again; say whether it was not."""
+        return self._killed.pop(vm_uuid, None) is not None
 
     def shown(self, seen: DomainObservation) -> DomainObservation:
-        """Give a domain as it is to be reported: to libvirt a guest whose process we killed has crashed."""
-        is_killed = self._killed.get(seen.vm_uuid) == seen.incarnation and seen.domid < 0
-        return replace(seen, state=DomainState.SHUTOFF) if is_killed else seen
+        """Give a domain as it is to be reported.
+
+        To libvirt a guest whose process we killed still runs until it notices, and has crashed after that.
+        """
+        if self._killed.get(seen.vm_uuid) != seen.incarnation:
+            return seen
+        return DomainObservation(
+            vm_uuid=seen.vm_uuid, incarnation=seen.incarnation, state=DomainState.SHUTOFF
+        )
 
     async def wait(self, wait_s_max: float) -> list[tuple[str, DomainChange | None]]:
         """Give the VMs worth a look and the hints about them; none after a while, or when woken."""

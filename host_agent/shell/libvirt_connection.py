@@ -15,19 +15,22 @@ from typing import Any, Final
 import libvirt
 
 from host_agent.core.domain_state import DomainSight, assert_running, change_hint, state_of
-from host_agent.core.domain_xml import read_consoles, read_metadata
+from host_agent.core.domain_xml import has_only_shared_disks, read_consoles, read_metadata
 from host_agent.core.host_capabilities import cpu_flags, read_host_cpu
-from host_agent.core.libvirt_errors import Doing, error_of
+from host_agent.core.libvirt_errors import NO_DOMAIN, Doing, error_of
 from host_agent.shell.hypervisor import HypervisorUnavailable, MigrationStatus
-from host_agent.shell.libvirt_settings import HostFacts, MigrationTarget, version_text
-from shared.enums import PowerState
-from shared.errors import DomainExists, VmBadPowerState
+from host_agent.shell.libvirt_settings import (
+    HostFacts,
+    MigrationTarget,
+    embedded_root,
+    version_text,
+)
+from shared.errors import DomainExists
 from shared.protocol import DomainChange, DomainObservation, DomainState
 
 Hear = Callable[[str, DomainChange | None], None]
 
 KIB: Final = 1024
-MIB: Final = 1024 * 1024
 # A frozen libvirtd is given up after this long without an answer to a ping.
 _KEEPALIVE_S: Final = 3
 _KEEPALIVE_MISSES_MAX: Final = 3
@@ -46,11 +49,11 @@ class LibvirtConnection:
     """An open connection; `hear(vm_uuid, hint)` and `lost()` are called from libvirt's thread."""
 
     def __init__(self, uri: str, *, hear: Hear, lost: Callable[[], None]) -> None:
-        _start_event_thread()
         try:
-            self._connection: Any = libvirt.open(uri)
+            self._connection: Any = _open(uri)
         except libvirt.libvirtError as error:
             raise HypervisorUnavailable(f"{uri}: {error}") from error
+        self._is_embedded = uri in _embedded
         self._hear = hear
         self._lost = lost
         self._callbacks: list[int] = []
@@ -94,10 +97,9 @@ class LibvirtConnection:
                 self._connection.domainEventDeregisterAny(callback)
         with contextlib.suppress(libvirt.libvirtError):
             self._connection.unregisterCloseCallback()
-        with contextlib.suppress(libvirt.libvirtError):
-            self._connection.close()
-
-    # Looking.
+        if not self._is_embedded:
+            with contextlib.suppress(libvirt.libvirtError):
+                self._connection.close()
 
     def facts(self) -> HostFacts:
         """Say what the host is."""
@@ -105,7 +107,7 @@ class LibvirtConnection:
             _, memory_mib, cpu_count, *_ = self._connection.getInfo()
             return HostFacts(
                 hostname=self._connection.getHostname(),
-                memory_total=memory_mib * MIB,
+                memory_total=memory_mib * KIB * KIB,
                 memory_free=self._memory_free(),
                 cpu_count=cpu_count,
                 cpu=self._cpu,
@@ -163,8 +165,6 @@ class LibvirtConnection:
             return min(1.0, done / total) if total else None
         return None
 
-    # Doing.
-
     def start(self, vm_uuid: str, incarnation: int, xml: str, *, paused: bool) -> DomainSight:
         """Define and run a domain; what older or ended definition there is gives way."""
         with self._translated(vm_uuid, Doing.START):
@@ -195,22 +195,16 @@ class LibvirtConnection:
         else:
             domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED if paused else 0)
 
-    def suspend(self, vm_uuid: str, incarnation: int) -> DomainSight:
-        """Stop the VCPUs."""
+    def bring_to(self, vm_uuid: str, incarnation: int, state: DomainState) -> DomainSight:
+        """Stop the VCPUs (PAUSED) or let them run (RUNNING)."""
         with self._translated(vm_uuid, Doing.CHANGE):
             domain, sight = self._up(vm_uuid, incarnation)
-            if sight.observation.state is DomainState.PAUSED:
+            if sight.observation.state is state:
                 return sight
-            domain.suspend()
-            return self._up(vm_uuid, incarnation)[1]
-
-    def resume(self, vm_uuid: str, incarnation: int) -> DomainSight:
-        """Let the VCPUs run."""
-        with self._translated(vm_uuid, Doing.CHANGE):
-            domain, sight = self._up(vm_uuid, incarnation)
-            if sight.observation.state is DomainState.RUNNING:
-                return sight
-            domain.resume()
+            if state is DomainState.PAUSED:
+                domain.suspend()
+            else:
+                domain.resume()
             return self._up(vm_uuid, incarnation)[1]
 
     def shutdown(self, vm_uuid: str, incarnation: int) -> None:
@@ -261,8 +255,8 @@ class LibvirtConnection:
             assert_running(sight)
             flags = _MIGRATE_FLAGS
             # libvirt takes a folder that hosts share for a local one; only the config knows better.
-            has_shared = _has_only_shared_disks(domain)
-            flags |= libvirt.VIR_MIGRATE_UNSAFE if has_shared else 0
+            is_unsafe = has_only_shared_disks(read_metadata(domain.XMLDesc(0)))
+            flags |= libvirt.VIR_MIGRATE_UNSAFE if is_unsafe else 0
             flags |= libvirt.VIR_MIGRATE_COMPRESSED if target.is_compressed else 0
             parameters = {}
             if target.migrate_uri:
@@ -276,21 +270,16 @@ class LibvirtConnection:
             if domain and _is_leaving(domain):
                 domain.abortJob()
 
-    # The rest.
-
     def _find(self, vm_uuid: str) -> Any:
-        try:
+        with _ignoring(libvirt.VIR_ERR_NO_DOMAIN):
             return self._connection.lookupByUUIDString(vm_uuid)
-        except libvirt.libvirtError as error:
-            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-                return None
-            raise
+        return None
 
     def _up(self, vm_uuid: str, incarnation: int) -> tuple[Any, DomainSight]:
         domain = self._find(vm_uuid)
         sight = self._sight(domain) if domain else None
         if sight is None or not sight.is_up(incarnation):
-            raise VmBadPowerState(vm_uuid, expected=(PowerState.RUNNING,), actual=PowerState.HALTED)
+            raise error_of(NO_DOMAIN, "", vm_uuid=vm_uuid, doing=Doing.CHANGE)
         return domain, sight
 
     def _sight(self, domain: Any) -> DomainSight | None:
@@ -358,12 +347,6 @@ def _is_leaving(domain: Any) -> bool:
     return bool(operation == libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT)
 
 
-def _has_only_shared_disks(domain: Any) -> bool:
-    metadata = read_metadata(domain.XMLDesc(0))
-    disks = metadata.config.disks if metadata else ()
-    return bool(disks) and all(disk.is_shared or disk.read_only for disk in disks)
-
-
 def _job_of(domain: Any) -> dict[str, Any]:
     """Give the job that runs on a domain; empty where none does, or the driver has no jobs."""
     try:
@@ -382,21 +365,32 @@ def _ignoring(*codes: int) -> Iterator[None]:
             raise
 
 
-_event_thread_lock = threading.Lock()
+_process_lock = threading.Lock()
 _event_threads: list[threading.Thread] = []
+# An embedded driver is this process: libvirt takes only a handful of openings of it in a life.
+_embedded: dict[str, Any] = {}
+
+
+def _open(uri: str) -> Any:
+    with _process_lock:
+        if not _event_threads:
+            _start_event_thread()
+        if uri in _embedded:
+            return _embedded[uri]
+        connection = libvirt.open(uri)
+        if embedded_root(uri):
+            _embedded[uri] = connection
+        return connection
 
 
 def _start_event_thread() -> None:
-    """Run libvirt's own event loop, once per process; it must be there before the first connection."""
-    with _event_thread_lock:
-        if _event_threads:
-            return
-        libvirt.virEventRegisterDefaultImpl()
-        # Every error is raised too; libvirt would print it besides.
-        libvirt.registerErrorHandler(lambda *_: None, None)
-        thread = threading.Thread(target=_run_events, name="libvirt-events", daemon=True)
-        thread.start()
-        _event_threads.append(thread)
+    """Run libvirt's own event loop; it must be there before the first connection."""
+    libvirt.virEventRegisterDefaultImpl()
+    # Every error is raised too; libvirt would print it besides.
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    thread = threading.Thread(target=_run_events, name="libvirt-events", daemon=True)
+    thread.start()
+    _event_threads.append(thread)
 
 
 def _run_events() -> None:

@@ -10,6 +10,7 @@ import contextlib
 import weakref
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from host_agent.core.domain_state import DomainSight
@@ -37,6 +38,7 @@ from shared.protocol import (
     DomainChanged,
     DomainConfig,
     DomainObservation,
+    DomainState,
     MigrateDomain,
 )
 
@@ -128,7 +130,7 @@ class LibvirtHypervisor:
     async def observe(self, vm_uuid: str) -> DomainObservation | None:
         """Give one domain."""
         sight = await self._look(vm_uuid)
-        return None if sight is None else self._news.shown(sight.observation)
+        return None if sight is None else sight.observation
 
     # One VM.
 
@@ -139,6 +141,9 @@ class LibvirtHypervisor:
         if self._emulation.driver == "qemu":
             await asyncio.to_thread(assert_bootable, config)
         async with self._lock(vm_uuid):
+            if self._news.forget_killed(vm_uuid):
+                # Its process is gone, but libvirt may not have noticed; this waits until it has.
+                await self._call(lambda libvirt: libvirt.kill(vm_uuid))
             sight = await self._call(
                 lambda libvirt: libvirt.start(vm_uuid, incarnation, xml, paused=paused),
                 s_max=self._settings.start_s_max,
@@ -147,16 +152,18 @@ class LibvirtHypervisor:
 
     async def pause(self, vm_uuid: str, incarnation: int) -> DomainObservation:
         """Stop the VCPUs."""
-        async with self._lock(vm_uuid):
-            return self._told(
-                await self._call(lambda libvirt: libvirt.suspend(vm_uuid, incarnation))
-            )
+        return await self._bring_to(vm_uuid, incarnation, DomainState.PAUSED)
 
     async def unpause(self, vm_uuid: str, incarnation: int) -> DomainObservation:
         """Let the VCPUs run."""
+        return await self._bring_to(vm_uuid, incarnation, DomainState.RUNNING)
+
+    async def _bring_to(
+        self, vm_uuid: str, incarnation: int, state: DomainState
+    ) -> DomainObservation:
         async with self._lock(vm_uuid):
             return self._told(
-                await self._call(lambda libvirt: libvirt.resume(vm_uuid, incarnation))
+                await self._call(lambda libvirt: libvirt.bring_to(vm_uuid, incarnation, state))
             )
 
     async def request_shutdown(self, vm_uuid: str, incarnation: int) -> None:
@@ -168,6 +175,7 @@ class LibvirtHypervisor:
         async with self._lock(vm_uuid):
             await self._call(lambda libvirt: libvirt.destroy(vm_uuid, incarnation))
             self._news.remember(vm_uuid, None)
+            self._news.forget_killed(vm_uuid)
 
     async def migrate(
         self, vm_uuid: str, incarnation: int, destination: MigrateDomain, progress: Progress
@@ -220,28 +228,32 @@ class LibvirtHypervisor:
 
     async def destroy_all_fast(self) -> tuple[str, ...]:
         """Kill all guests: libvirt may do it in its way for a moment, then their processes are killed."""
-        up: dict[str, None] = {}
+        killed: dict[str, None] = {}
         with contextlib.suppress(TimeoutError, XenApiError, OSError):
             async with asyncio.timeout(_KILL_GRACE_S):
-                await self._kill_by_libvirt(up)
+                await self._kill_by_libvirt(killed)
         if self._emulation.driver == "qemu":
+            root = embedded_root(self._settings.uri)
+            under = "" if root is None else str(root)
             with contextlib.suppress(OSError):
-                root = embedded_root(self._settings.uri)
-                under = "" if root is None else str(root)
-                up |= dict.fromkeys(await asyncio.to_thread(kill_guests, under=under))
-        for vm_uuid in up:
-            self._news.remember_killed(vm_uuid)
-        return tuple(sorted(up))
+                for vm_uuid in await asyncio.to_thread(kill_guests, under=under):
+                    self._news.remember_killed(vm_uuid)
+                    killed[vm_uuid] = None
+        return tuple(sorted(killed))
 
-    async def _kill_by_libvirt(self, up: dict[str, None]) -> None:
-        """Stop what is up and note it; asked before killed, as a killed guest counts as crashed there."""
+    async def _kill_by_libvirt(self, killed: dict[str, None]) -> None:
         connection = self._connection
         if connection is None:
             return
         loop = asyncio.get_running_loop()
         ours, _ = await loop.run_in_executor(self._calls, connection.sights)
-        up |= {sight.observation.vm_uuid: None for sight in ours if sight.is_active}
-        kills = (loop.run_in_executor(self._calls, connection.kill, vm_uuid) for vm_uuid in up)
+        for seen in (self._news.shown(sight.observation) for sight in ours):
+            if seen.domid >= 0:
+                killed[seen.vm_uuid] = None
+                # Before it is: the event of its end may come first.
+                self._news.remember(seen.vm_uuid, seen)
+                self._news.remember_killed(seen.vm_uuid)
+        kills = (loop.run_in_executor(self._calls, connection.kill, vm_uuid) for vm_uuid in killed)
         await asyncio.gather(*kills, return_exceptions=True)
 
     # Events.
@@ -267,7 +279,9 @@ class LibvirtHypervisor:
 
     async def _look(self, vm_uuid: str) -> DomainSight | None:
         sight = await self._call(lambda libvirt: libvirt.look(vm_uuid))
-        return None if sight is None or sight.is_incoming else sight
+        if sight is None or sight.is_incoming:
+            return None
+        return replace(sight, observation=self._news.shown(sight.observation))
 
     def _told(self, sight: DomainSight) -> DomainObservation:
         self._news.remember(sight.observation.vm_uuid, sight.observation)
