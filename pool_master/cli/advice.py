@@ -24,8 +24,8 @@ ADVICE: Final[dict[str, str]] = {
     "HOST_DISABLED": "{1} takes no new VMs: choose another host, or `vmpool host enable {1}`.",
     "HOST_EVACUATE_IN_PROGRESS": "{1} is being evacuated: choose another host, or wait.",
     "HOST_HAS_RESIDENT_VMS": "{1} still has VMs: stop, migrate or reset them first (`vmpool vm list`).",
-    "HOST_IS_LIVE": "{1} lives, or is not yet surely dead, and may run this VM: use `vmpool vm "
-    "stop --force`, or wait until the pool has given the host up.",
+    "HOST_IS_LIVE": "{1} lives, or is not yet surely dead, and may run guests: stop them there with"
+    " `vmpool vm stop --force`, or wait until the pool has given it up (`vmpool host list`).",
     "HOST_IS_SLAVE": "this server is a standby; the master is at {1}: use --server.",
     "HOST_NOT_ENOUGH_FREE_MEMORY": "the host has {2:size} left and this needs {1:size}: choose another host, "
     "stop a VM, or give this one less memory.",

@@ -224,3 +224,7 @@ OWN_DASHED: Final = frozenset({"seed-demo"})
 
 if __name__ == "__main__":
     main()
+
+
+if __name__ == "__main__":
+    main()

@@ -22,7 +22,7 @@ def find(client: PoolClient, class_name: str, text: str) -> str:
         return text
     if _UUID.fullmatch(text) and (ref := _by_uuid(client, class_name, text)):
         return ref
-    named = client.call(f"{class_name}.get_by_name_label", text) if text else []
+    named = _by_name(client, class_name, text)
     if not named:
         return _by_search(client, class_name, text)
     if len(named) > 1:
@@ -40,9 +40,24 @@ def _by_uuid(client: PoolClient, class_name: str, uuid: str) -> str:
         return ""
 
 
+def _by_name(client: PoolClient, class_name: str, name: str) -> list[Any]:
+    try:
+        return list(client.call(f"{class_name}.get_by_name_label", name)) if name else []
+    except Refused as refusal:
+        # Some classes have no names.
+        if refusal.code != "MESSAGE_METHOD_UNKNOWN":
+            raise
+        return []
+
+
 def _by_search(client: PoolClient, class_name: str, text: str) -> str:
     """Look at everything: the beginning of a uuid, or else a name that is nearly right."""
-    records: dict[str, Any] = client.call(f"{class_name}.get_all_records")
+    try:
+        records: dict[str, Any] = client.call(f"{class_name}.get_all_records")
+    except Refused as refusal:
+        if refusal.code != "MESSAGE_METHOD_UNKNOWN":
+            raise
+        raise NotFound(f"there is no {class_name} {text!r}") from None
     if _UUID_START.fullmatch(text):
         found = {ref: x for ref, x in records.items() if x["uuid"].startswith(text.lower())}
         if len(found) == 1:
@@ -53,17 +68,17 @@ def _by_search(client: PoolClient, class_name: str, text: str) -> str:
     for ref, record in records.items():
         if record["uuid"] == text:
             return ref
-    names = sorted({record["name_label"] for record in records.values()})
+    names = sorted({record.get("name_label", "") for record in records.values()} - {""})
     near = difflib.get_close_matches(text, names, n=3)
     hint = f": did you mean {' or '.join(near)}?" if near else ""
-    if not hint and not names:
+    if not records:
         hint = f": there is no {class_name} at all"
     raise NotFound(f"there is no {class_name} {text!r}{hint}")
 
 
 def _several(class_name: str, text: str, count: int, records: dict[str, Any]) -> str:
     shown = [
-        f"{record['uuid']} ({record.get('power_state') or record.get('status') or record['name_label']})"
+        f"{record['uuid']} ({record.get('power_state') or record.get('status') or record.get('name_label', '')})"
         for record in list(records.values())[:NAMES_MAX]
     ]
     more = f" and {count - NAMES_MAX} more" if count > NAMES_MAX else ""

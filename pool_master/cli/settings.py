@@ -102,16 +102,26 @@ def _password(
     options: GlobalOptions, held: dict[str, Any], data: Path, servers: tuple[str, ...]
 ) -> str:
     named = options.password_file or os.environ.get("VMPOOL_PASSWORD_FILE", "")
+    user = str(options.user or held.get("user") or USER_DEFAULT)
     # What vmpool.json names is meant from where it lies.
     path = Path(named) if named else data / str(held.get("password_file") or "")
     if not named and not held.get("password_file"):
         if all(server.startswith("unix:") for server in servers):
             return ""  # local root needs none
-        return _asked(options.user or held.get("user") or USER_DEFAULT)
+        return _asked(user)
     try:
-        return path.read_text().rstrip("\r\n")
+        return password_in(path.read_text(), user)
     except OSError as error:
         raise Failed(f"the password file {path} cannot be read: {error.strerror}") from error
+
+
+def password_in(text: str, user: str) -> str:
+    """Give a user's password: the file is that alone, or the master's own file of lines user:role:password."""
+    lines = [line for line in text.splitlines() if line]
+    for line in lines:
+        if line.startswith(f"{user}:") and line.count(":") >= 2:  # as the master reads it
+            return line.split(":", 2)[2]
+    return lines[0] if lines else ""
 
 
 def _asked(user: str) -> str:

@@ -21,6 +21,8 @@ NOISE: Final = frozenset(
         "OperationAdvanced",
         "OperationProgressed",
         "ObjectTouched",
+        "TaskCreated",
+        "TaskDestroyed",
     }
 )
 NULL: Final = "OpaqueRef:NULL"
@@ -53,7 +55,7 @@ _SENTENCES: Final[dict[str, str]] = {
     "MapKeySet": "{field} of {ref} has {key} = {value}",
     "MapKeyRemoved": "{field} of {ref} has no {key} any more",
     "ObjectTouched": "somebody waits for an event on {ref}",
-    "TaskCreated": "{name_label} waits for its turn",
+    "TaskCreated": "{name_label} is asked for",
     "TaskUpdated": "{task} is updated by its owner",
     "TaskDestroyed": "the task {task} is cleared away",
     "OperationAccepted": "{operation} of {vm} is accepted{place}",
@@ -62,6 +64,16 @@ _SENTENCES: Final[dict[str, str]] = {
     "CancelRequested": "{task} is asked to stop",
     "TaskSucceeded": "{task} is done",
     "TaskFailed": "{task} failed: {error_info}",
+}
+# The log leaves out what is a field's default.
+_DEFAULTS: Final[dict[str, dict[str, str]]] = {"VmStarted": {"power_state": "Running"}}
+# What a host's report is called in words; a user's cause is the message itself.
+_REPORTS: Final = {
+    "CommandSucceeded": "the host did what it was told",
+    "CommandFailed": "the host could not do what it was told",
+    "CommandProgressed": "the host is at it",
+    "DomainChanged": "the host saw it happen",
+    "HostInventory": "the host told what it has",
 }
 _STYLES: Final = {
     "HostLost": "bold red",
@@ -100,7 +112,7 @@ def tell(event: Mapping[str, str], name_of: Name) -> Chapter:
         moment=datetime.fromisoformat(event["time"]),
         who=_who(event["actor"], name_of),
         what=_what(event["type"], _detail(event), name_of),
-        why=event["cause"].removeprefix("Async."),
+        why=_why(event["cause"]),
         style=_STYLES.get(event["type"], ""),
         is_noise=event["type"] in NOISE,
     )
@@ -112,9 +124,13 @@ def _who(actor: str, name_of: Name) -> str:
         case "user":
             return name
         case "master":
-            return f"the master {name}" if name else "the master"
+            return f"master {name}" if name not in {"", "master"} else "the master"
         case _:
             return name_of(name)
+
+
+def _why(cause: str) -> str:
+    return _REPORTS.get(cause, cause.removeprefix("Async."))
 
 
 def _detail(event: Mapping[str, str]) -> dict[str, Any]:
@@ -126,7 +142,8 @@ def _detail(event: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _what(event_type: str, detail: dict[str, Any], name_of: Name) -> str:
-    words = {key: _Word(_said(value, name_of)) for key, value in detail.items()}
+    held = {**_DEFAULTS.get(event_type, {}), **detail}
+    words = {key: _Word(_said(value, name_of)) for key, value in held.items()}
     if event_type == "OperationAccepted":
         words["place"] = _Word(_place(detail, name_of))
     template = _SENTENCES.get(event_type)
