@@ -68,6 +68,13 @@ _STATES_BY_REASON: Final = {
     (_SHUTOFF, _SHUTOFF_CRASHED): DomainState.CRASHED,
 }
 
+_CHANGES_BY_STATE: Final = {
+    DomainState.RUNNING: DomainChange.RESUMED,
+    DomainState.PAUSED: DomainChange.PAUSED,
+    DomainState.SHUTOFF: DomainChange.DESTROYED,
+    DomainState.CRASHED: DomainChange.CRASHED,
+}
+
 _CHANGES_BY_SHUTOFF_REASON: Final = {
     _SHUTOFF_SHUTDOWN: DomainChange.POWERED_OFF,
     _SHUTOFF_DESTROYED: DomainChange.DESTROYED,
@@ -167,16 +174,4 @@ def change_between(
         has_arrived = (now.state, now.reason) == (_RUNNING, _RUNNING_MIGRATED)
         return DomainChange.MIGRATED_IN if has_arrived else DomainChange.STARTED
     assert told is not None
-    return _change_of_state(seen.state) if seen.state is not told.state else None
-
-
-def _change_of_state(state: DomainState) -> DomainChange:
-    match state:
-        case DomainState.RUNNING:
-            return DomainChange.RESUMED
-        case DomainState.PAUSED:
-            return DomainChange.PAUSED
-        case DomainState.CRASHED:
-            return DomainChange.CRASHED
-        case DomainState.SHUTOFF:
-            return DomainChange.DESTROYED
+    return _CHANGES_BY_STATE[seen.state] if seen.state is not told.state else None

@@ -111,6 +111,7 @@ def domain_xml(config: DomainConfig, emulation: DomainEmulation) -> str:
     _text(domain, "on_reboot", "restart" if resets else "destroy")
     _text(domain, "on_crash", _ON_CRASH[config.actions_after_crash])
     _devices(domain, config, emulation)
+    _strip_unprintable(domain)
     return tostring(domain, encoding="unicode")
 
 
@@ -198,9 +199,9 @@ def _boot(domain: Element, config: DomainConfig, emulation: DomainEmulation) -> 
     is_paravirtual = emulation.driver == "xen" and bool(config.kernel)
     _text(os, "type", "linux" if is_paravirtual else "hvm").set("arch", emulation.arch)
     if config.kernel:
-        _text(os, "kernel", _printable(config.kernel))
+        _text(os, "kernel", config.kernel)
         if config.ramdisk:
-            _text(os, "initrd", _printable(config.ramdisk))
+            _text(os, "initrd", config.ramdisk)
         if arguments := _printable(config.kernel_args):
             _text(os, "cmdline", arguments)
         return
@@ -253,7 +254,7 @@ def _disk(devices: Element, disk: DiskConfig, target: str, emulation: DomainEmul
         # No cache: what the guest flushed is on the disk, and the other host of a migration sees it.
         SubElement(element, "driver", name="qemu", type=disk.format, cache="none")
     if disk.source:
-        SubElement(element, "source", {"dev" if is_block else "file": _printable(disk.source)})
+        SubElement(element, "source", {"dev" if is_block else "file": disk.source})
     bus = {"hd": "ide", "sd": "sata", "vd": "virtio"}.get(target[:2], "xen")
     SubElement(element, "target", dev=target, bus=bus)
     if disk.read_only or disk.is_cdrom:
@@ -264,7 +265,7 @@ def _nic(devices: Element, nic: NicConfig) -> None:
     element = SubElement(devices, "interface", type="bridge" if nic.bridge else "ethernet")
     SubElement(element, "mac", address=nic.mac)
     if nic.bridge:
-        SubElement(element, "source", bridge=_printable(nic.bridge))
+        SubElement(element, "source", bridge=nic.bridge)
     SubElement(element, "model", type="virtio")
     SubElement(element, "mtu", size=str(nic.mtu))
 
@@ -273,6 +274,14 @@ def _text(parent: Element, tag: str, text: str, **attributes: str) -> Element:
     element = SubElement(parent, tag, attributes)
     element.text = text
     return element
+
+
+def _strip_unprintable(domain: Element) -> None:
+    """Leave out of every text and attribute what XML cannot hold; libvirt will say if something is missing then."""
+    for element in domain.iter():
+        element.text = element.text and _printable(element.text)
+        for name, value in element.attrib.items():
+            element.set(name, _printable(value))
 
 
 def _printable(text: str) -> str:

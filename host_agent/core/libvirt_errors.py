@@ -62,17 +62,13 @@ def error_of(code: int, text: str, *, vm_uuid: str, doing: Doing) -> XenApiError
     """Give the failure that clients see for one of libvirt's errors about a VM."""
     if code == NO_DOMAIN:
         return VmBadPowerState(vm_uuid, expected=(PowerState.RUNNING,), actual=PowerState.HALTED)
-    match doing:
-        case Doing.START:
-            return _start_error(code, text, vm_uuid)
-        case Doing.MIGRATE:
-            if code in _UNSUPPORTED:
-                return OperationNotAllowed(text)
-            return VmMigrateFailed(vm_uuid, "", "", text)
-        case Doing.CHANGE:
-            if code in _UNSUPPORTED or code == OPERATION_INVALID:
-                return OperationNotAllowed(text)
-            return InternalError(text)
+    if doing is Doing.START:
+        return _start_error(code, text, vm_uuid)
+    if code in _UNSUPPORTED:
+        return OperationNotAllowed(text)
+    if doing is Doing.MIGRATE:
+        return VmMigrateFailed(vm_uuid, "", "", text)
+    return OperationNotAllowed(text) if code == OPERATION_INVALID else InternalError(text)
 
 
 def _start_error(code: int, text: str, vm_uuid: str) -> XenApiError:

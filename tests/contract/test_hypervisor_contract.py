@@ -1,9 +1,11 @@
 """What every hypervisor keeps to, whatever is behind it."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
 
+from host_agent.shell.accelerator import runs_a_guest
 from shared.errors import (
     BootloaderFailed,
     DomainExists,
@@ -285,3 +287,12 @@ async def test_domains_of_others_are_named_and_never_touched() -> None:
         assert await hypervisor.unknown_domains() == ("test",)
         assert await hypervisor.destroy_all_fast() == ()
         assert await hypervisor.unknown_domains() == ("test",)
+
+
+@pytest.mark.libvirt
+def test_an_accelerator_counts_only_where_a_guest_ran_under_it() -> None:
+    if shutil.which("qemu-system-x86_64") is None:
+        pytest.skip("there is no qemu-system-x86_64")
+
+    assert runs_a_guest("tcg")
+    assert not runs_a_guest("no-such-accelerator")
