@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 PR_SET_PDEATHSIG: Final = 1
 PAUSE_S_MIN: Final = 0.05
-PAUSE_S_MAX: Final = 5.0
+PAUSE_S_MAX: Final = 1.0
 # A child that has run for this long was well: the next pause is the shortest again.
 WELL_S: Final = 10.0
 STOP_S_MAX: Final = 20.0

@@ -85,6 +85,7 @@ class HostDescribed(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     software_version: StringMap
     capabilities: tuple[str, ...]
     unknown_domains: tuple[str, ...] = ()
+    peer_address: str = ""
 
 
 class HostAgentStarted(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

@@ -543,6 +543,7 @@ def _evolve_host_word(
                 software_version=event.software_version,
                 capabilities=event.capabilities,
                 unknown_domains=event.unknown_domains,
+                peer_address=event.peer_address,
             )
             pool.host_metrics[host.metrics] = changed(
                 pool.host_metrics[host.metrics],

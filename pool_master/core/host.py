@@ -32,6 +32,7 @@ class Host(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     migrate_uri: str = ""
     hypervisor: str = ""
     unknown_domains: tuple[str, ...] = ()
+    peer_address: str = ""
     uuid: Annotated[str, runtime("unique identifier/object reference")]
     name_label: Annotated[str, rw("a human-readable name")] = ""
     name_description: Annotated[str, rw("a notes field")] = ""

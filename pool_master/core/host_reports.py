@@ -99,9 +99,21 @@ def _decide_outcome(
         end = ev.TaskSucceeded(task=operation.task)
     else:
         effect = _left_behind(operation, vm, body.observation)
-        end = ev.TaskFailed(task=operation.task, error_info=(body.code, *body.parameters))
+        end = ev.TaskFailed(task=operation.task, error_info=_error_info(pool, operation, vm, body))
     released = release_waiting(pool, operation, vm, operation.host, is_gone=_is_gone(vm, effect))
     return [*effect, end, *released]
+
+
+def _error_info(
+    pool: Pool, operation: Operation, vm: Vm, body: says.CommandFailed
+) -> tuple[str, ...]:
+    """Give a host's failure as clients know it: by references, where the host only knows uuids."""
+    if body.code == VmMigrateFailed.code:
+        text = body.parameters[-1] if body.parameters else ""
+        failed = VmMigrateFailed(vm.ref, vm.resident_on, operation.destination, text)
+        return tuple(failed.description)
+    known = {vm.uuid: vm.ref, **{host.uuid: host.ref for host in pool.hosts.values()}}
+    return (body.code, *(known.get(parameter, parameter) for parameter in body.parameters))
 
 
 def _is_answer(operation: Operation, host: HostRef, command_id: str) -> bool:
@@ -218,7 +230,7 @@ def _decide_migration(
     if operation.step == STEP_MOVE:
         return _decide_moved(pool, operation, vm, body)
     if isinstance(body, says.CommandFailed):
-        error = (body.code, *body.parameters)
+        error = _error_info(pool, operation, vm, body)
         failed = ev.TaskFailed(task=operation.task, error_info=error)
         return [failed, *release_waiting(pool, operation, vm, vm.resident_on)]
     seen = body.observation
@@ -247,7 +259,7 @@ def _decide_moved(
     """The source has spoken: the guest is still there, or only the destination knows."""
     if isinstance(body, says.CommandFailed) and body.observation is not None:
         left = _left_behind(operation, vm, body.observation)
-        error = (body.code, *body.parameters)
+        error = _error_info(pool, operation, vm, body)
         failed = ev.TaskFailed(task=operation.task, error_info=error)
         is_gone = _is_gone(vm, left)
         released = release_waiting(pool, operation, vm, vm.resident_on, is_gone=is_gone)

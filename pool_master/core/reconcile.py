@@ -169,6 +169,7 @@ def _describe(pool: Pool, ref: HostRef, inventory: HostInventory) -> list[ev.Eve
         host.software_version,
         host.capabilities,
         host.unknown_domains,
+        host.peer_address,
     )
     orphans = tuple(seen.vm_uuid for seen in inventory.domains if _is_unknown(pool, seen))
     said = (
@@ -182,6 +183,7 @@ def _describe(pool: Pool, ref: HostRef, inventory: HostInventory) -> list[ev.Eve
         inventory.software_version,
         inventory.capabilities,
         (*inventory.unknown_domains, *orphans),
+        inventory.peer_address,
     )
     if known == said:
         return []
@@ -199,6 +201,7 @@ def _describe(pool: Pool, ref: HostRef, inventory: HostInventory) -> list[ev.Eve
             software_version=inventory.software_version,
             capabilities=inventory.capabilities,
             unknown_domains=(*inventory.unknown_domains, *orphans),
+            peer_address=inventory.peer_address,
         )
     ]
 

@@ -275,7 +275,7 @@ class HostLink:
             lease_s=times.lease_s,
             fence_s=times.fence_s,
             peers={
-                other.uuid: self._peers.get(other.uuid, "")
+                other.uuid: self._peers.get(other.uuid, other.peer_address)
                 for other in self._pool.hosts.values()
                 if other.uuid != request.host
             },
