@@ -25,7 +25,7 @@ import structlog
 import typer
 from prometheus_client import start_http_server
 
-from host_agent.config import AgentConfig, ConfigError, host_name, load_config
+from host_agent.config import AgentConfig, host_name, load_config
 from host_agent.shell.agent import Agent
 from host_agent.shell.hypervisors import choose
 from host_agent.shell.journal import open_journal
@@ -34,6 +34,7 @@ from host_agent.shell.metrics import Metrics
 from host_agent.shell.peers import TcpPeers
 from host_agent.shell.watchdog_pipe import NoWatchdog, PipeWatchdog
 from shared.nats_bus import Credentials, connect
+from shared.settings import ConfigError
 
 EXIT_CONFIG: Final = 2
 EXIT_OUTSIDE: Final = 3

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
-from host_agent.config import AgentConfig, ConfigError
+from host_agent.config import AgentConfig
 from host_agent.core.domain_xml import NAME_PREFIX
 from host_agent.shell import kill_simulated
 from host_agent.shell.fabric_store import FolderStore
@@ -15,6 +15,7 @@ from host_agent.shell.hypervisor import Hypervisor
 from host_agent.shell.simulated_fabric import SimulatedFabric
 from host_agent.shell.simulated_hypervisor import SimulatedHypervisor, SimulatedTimings
 from host_agent.shell.watchdog_pipe import Targets
+from shared.settings import ConfigError
 
 SIMULATED_POLL_S: Final = 0.2
 QEMU: Final = "qemu"

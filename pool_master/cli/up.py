@@ -214,7 +214,12 @@ def _host_plans(
         else:
             place = lab.hosts[number - 1]
             host_uuid = place.uuid
-            settings |= {"address": place.address, "peer_listen": place.address}
+            settings |= {
+                "address": place.address,
+                "peer_listen": place.address,
+                "migrate_uri": place.migrate_uri,
+                "console_folder": str(lab.shared / "consoles"),
+            }
             prefix = tuple(lab.argv_in(place, ()))
         settings |= {
             "host_uuid": host_uuid,

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.config import AgentConfig, ConfigError, load_config
+from host_agent.config import AgentConfig, load_config
+from shared.settings import ConfigError
 
 NEEDED = {"VMPOOL_AGENT_POOL": "lab", "VMPOOL_AGENT_NATS_URLS": "nats://a:1, nats://b:2"}
 
