@@ -200,8 +200,6 @@ class CommandRunner:
         if seen is not None and seen.incarnation < restart.config.incarnation:
             if restart.clean and seen.state in ALIVE:
                 await self._ask_and_wait(turn, seen.incarnation, restart.timeout_s)
-            if turn.must_give_up:
-                raise TaskCancelled(turn.command.task)
             await self._forget(vm_uuid, seen.incarnation)
         if turn.must_give_up:
             raise TaskCancelled(turn.command.task)

@@ -4,15 +4,19 @@ from dataclasses import replace
 
 import anyio
 
-from host_agent.shell.simulated_hypervisor import SimulatedTimings
+from host_agent.core.journal_state import JOURNAL_CHANGE, ReportMade
+from host_agent.shell.simulated_hypervisor import SimulatedHypervisor, SimulatedTimings
+from shared.codec import decode
 from shared.protocol import (
     CommandSucceeded,
     DomainChange,
     DomainChanged,
+    DomainObservation,
     HostInventory,
     StartDomain,
 )
 from tests.sim.memory_broker import LinkFaults
+from tests.sim.memory_journal import MemoryJournalDisk
 from tests.support.agents import (
     HOST,
     START,
@@ -76,10 +80,25 @@ async def test_inventories_do_not_pile_up_while_the_stream_is_away() -> None:
         assert len(bodies(await pool.leader.reports(), HostInventory)) <= before + 2
 
 
+class SlowToTell(SimulatedHypervisor):
+    """Looks at once, and takes its time to say what it saw."""
+
+    async def inventory(self) -> tuple[DomainObservation, ...]:
+        seen = await super().inventory()
+        await anyio.sleep(0.2)
+        return seen
+
+    async def observe(self, vm_uuid: str) -> DomainObservation | None:
+        seen = await super().observe(vm_uuid)
+        await anyio.sleep(0.05)
+        return seen
+
+
 @virtual
 async def test_an_inventory_never_misses_what_was_reported_before_it() -> None:
     async with stage() as pool:
-        pool.timings = SimulatedTimings(call_s=0.05, start_s=0.02)
+        pool.hypervisor = SlowToTell
+        pool.timings = SimulatedTimings(start_s=0.02)
         pool.config = replace(pool.config, inventory_period_s=0.1)
         async with pool.agent():
             for number in range(60):
@@ -100,3 +119,26 @@ async def test_an_inventory_never_misses_what_was_reported_before_it() -> None:
                     case _:
                         pass
             assert inventories > 2
+
+
+@virtual
+async def test_no_report_is_published_before_it_is_durable() -> None:
+    """A number that was seen outside and is lost here would be given to another report."""
+    async with stage() as pool:
+        pool.disks[1] = MemoryJournalDisk("slow", flush_s=0.4)
+        published: set[int] = set()
+        async with pool.agent():
+            for step in range(300):
+                await anyio.sleep(0.01)
+                if step % 15 == 0:
+                    vm = f"{step:08d}-1111-1111-1111-111111111111"
+                    start = command(f"c{step}", StartDomain(config=domain(vm)), vm_uuid=vm)
+                    await pool.leader.send(HOST, start)
+                durable = {
+                    change.report.sequence
+                    for data in pool.disks[1].changes
+                    if isinstance(change := decode(data, JOURNAL_CHANGE), ReportMade)
+                }
+                published = {report.sequence for report in await pool.leader.reports()}
+                assert published <= durable
+        assert len(published) > 5

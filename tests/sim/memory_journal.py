@@ -44,6 +44,8 @@ class MemoryJournal:
         self._disk = disk
         self._state = state
         self._waiting: list[bytes] = []
+        self._made = 0
+        self._flushed = 0
         self._flushing = anyio.Lock()
         self._durable_sequence = state.last_sequence
 
@@ -57,19 +59,23 @@ class MemoryJournal:
 
     async def write(self, *changes: JournalChange) -> None:
         self.write_behind(*changes)
+        ticket = self._made
         async with self._flushing:
-            if not self._waiting:
-                return
-            batch, sequence = list(self._waiting), self._state.last_sequence
-            await anyio.sleep(self._disk.flush_s)
-            self._disk.changes += batch
-            del self._waiting[: len(batch)]
-            self._durable_sequence = sequence
+            if self._flushed < ticket:
+                await self._flush()
+
+    async def _flush(self) -> None:
+        batch, made, sequence = list(self._waiting), self._made, self._state.last_sequence
+        await anyio.sleep(self._disk.flush_s)
+        self._disk.changes += batch
+        del self._waiting[: len(batch)]
+        self._flushed, self._durable_sequence = made, sequence
 
     def write_behind(self, *changes: JournalChange) -> None:
         for change in changes:
             self._state.apply(change)
             self._waiting.append(encode(change, JournalChange))
+        self._made += len(changes)
 
     async def close(self) -> None:
         with anyio.CancelScope(shield=True):

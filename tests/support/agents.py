@@ -179,6 +179,7 @@ class Stage:
         self.watchdogs: dict[int, MemoryWatchdog] = {}
         self.timings = SimulatedTimings()
         self.faults: Faults = never_fails
+        self.hypervisor: type[SimulatedHypervisor] = SimulatedHypervisor
         self.config = AgentConfig(pool=POOL, nats_urls=("memory",), host_uuid=host_uuid(1))
 
     def _fault_at(self, point: str) -> Exception | None:
@@ -196,9 +197,7 @@ class Stage:
         name = f"host{number}"
         bus = MemoryBus(self.broker, name)
         disk = self.disks.setdefault(number, MemoryJournalDisk(f"journal{number}"))
-        hypervisor = SimulatedHypervisor(
-            self.fabric, name, timings=self.timings, faults=self._fault_at
-        )
+        hypervisor = self.hypervisor(self.fabric, name, timings=self.timings, faults=self._fault_at)
         watchdog = self.watchdogs.setdefault(number, MemoryWatchdog(_killer(hypervisor)))
         agent = Agent(
             replace(self.config, host_uuid=host_uuid(number)),
