@@ -43,6 +43,9 @@ def choose(config: AgentConfig) -> Chosen:
     from host_agent.shell.libvirt_hypervisor import LibvirtHypervisor  # noqa: PLC0415
     from host_agent.shell.libvirt_settings import LibvirtSettings  # noqa: PLC0415
 
+    if config.console_folder:
+        # QEMU does not make it, and a guest whose console cannot be opened does not start.
+        Path(config.console_folder).mkdir(parents=True, exist_ok=True)
     settings = LibvirtSettings(
         uri=uri,
         migrate_uri=config.migrate_uri,

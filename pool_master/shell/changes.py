@@ -21,7 +21,7 @@ class Changes:
 
     def tell(self, commit: Commit) -> None:
         """Wake those that wait for what this commit touched."""
-        refs = dict.fromkeys(ref for _, ref in commit.touched)
+        refs = dict.fromkeys(ref for touched in commit.touched for _, ref in touched)
         if refs:
             self.wake(ANY)
         for ref in refs:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -16,6 +17,7 @@ import structlog
 from pool_master.core import evolve
 from pool_master.core.event_codec import event_from_plain, refs_of
 from pool_master.core.events import Recorded
+from pool_master.core.evolve import Touched
 from pool_master.core.pool import Pool
 from pool_master.core.records import EMPTY_TAIL, Break, CommitRecord, Tail, follow, unseal
 from pool_master.core.snapshot import SNAPSHOT_SCHEMA, decode_pool, encode_pool
@@ -23,6 +25,7 @@ from pool_master.shell.event_log import EventLog
 from pool_master.shell.mirror import IndexRow, Mirror, MirrorRecord, Snapshot
 from pool_master.shell.writer import Commit
 from shared.codec import DecodeError
+from shared.refs import NULL
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +34,17 @@ COPY_RECORDS_MAX: Final = 200
 SNAPSHOT_EVENTS: Final = 20_000
 # Records that come within this time share a transaction: the copy is a materialisation and may lag a moment.
 COPY_GATHER_S: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class _Uncopied:
+    """A record that is applied, and not yet in the copy."""
+
+    position: int
+    data: bytes
+    tail: Tail
+    events: Sequence[Recorded]
+    touched: Sequence[Touched]
 
 
 class HistoryBroken(Exception):
@@ -45,7 +59,7 @@ class Follower:
         self.tail: Tail = EMPTY_TAIL
         self._log = event_log
         self._mirror = mirror
-        self._uncopied: deque[tuple[int, bytes, Tail, Sequence[Recorded]]] = deque()
+        self._uncopied: deque[_Uncopied] = deque()
         self._is_uncopied = asyncio.Event()
         self._snapshot_sequence = 0
 
@@ -108,35 +122,44 @@ class Follower:
         while records := await self._log.read(after=self.tail.position, limit=READ_RECORDS):
             for stored in records:
                 before = self.tail
-                events = self._take(stored.sequence, stored.data)
+                events, touched = self._take(stored.sequence, stored.data)
                 assert self.tail.position == before.position + 1
-                self._copy_later(stored.sequence, stored.data, events)
+                self._copy_later(stored.sequence, stored.data, events, touched)
             taken += len(records)
             if len(self._uncopied) >= COPY_RECORDS_MAX:
                 await self.copy_now()
             await asyncio.sleep(0)  # A long replay must not starve leases and health checks.
         return taken
 
-    def _take(self, position: int, data: bytes) -> list[Recorded]:
+    def _take(self, position: int, data: bytes) -> tuple[list[Recorded], list[Touched]]:
         followed = follow(self.tail, position, data)
         if isinstance(followed, Break):
             log.critical("follower.history_broken", where=str(followed))
             raise HistoryBroken(str(followed))
         self.tail, record = followed
         events = list(events_of(record))
+        touched = []
         for recorded in events:
-            self.pool.stamp(evolve.apply(self.pool, recorded))
-        return events
+            changed = evolve.apply(self.pool, recorded)
+            self.pool.stamp(changed)
+            touched.append(changed)
+        return events, touched
 
     # --- the copy
 
     def committed(self, commit: Commit) -> None:
         """Copy what this master's own writer has appended and applied."""
         self.tail = commit.tail
-        self._copy_later(commit.position, commit.data, commit.events)
+        self._copy_later(commit.position, commit.data, commit.events, commit.touched)
 
-    def _copy_later(self, position: int, data: bytes, events: Sequence[Recorded]) -> None:
-        self._uncopied.append((position, data, self.tail, events))
+    def _copy_later(
+        self,
+        position: int,
+        data: bytes,
+        events: Sequence[Recorded],
+        touched: Sequence[Touched],
+    ) -> None:
+        self._uncopied.append(_Uncopied(position, data, self.tail, events, touched))
         self._is_uncopied.set()
 
     async def keep_copy(self) -> None:
@@ -162,20 +185,24 @@ class Follower:
         if not batch:
             return
         records, rows = [], []
-        for position, data, tail, events in batch:
+        for uncopied in batch:
+            tail = uncopied.tail
             assert tail.head is not None
             records.append(
                 MirrorRecord(
-                    position=position,
+                    position=uncopied.position,
                     first_sequence=tail.head.first_sequence,
                     last_sequence=tail.head.last_sequence,
                     term=tail.head.term,
                     previous_hash=tail.head.previous_hash,
                     hash=tail.head.hash,
-                    data=data,
+                    data=uncopied.data,
                 )
             )
-            rows += [_index_row(position, recorded) for recorded in events]
+            rows += [
+                _index_row(uncopied.position, recorded, touched)
+                for recorded, touched in zip(uncopied.events, uncopied.touched, strict=True)
+            ]
         await self._mirror.append(records, rows)
 
     async def save_snapshot(self) -> None:
@@ -202,7 +229,9 @@ def events_of(record: CommitRecord) -> "list[Recorded]":
     ]
 
 
-def _index_row(position: int, recorded: Recorded) -> IndexRow:
+def _index_row(position: int, recorded: Recorded, touched: Touched) -> IndexRow:
+    """An event is found by what it names and by what it touched: a task's end by its VM, for instance."""
+    named = (*refs_of(recorded.event), *(ref for _, ref in touched if ref != NULL))
     return IndexRow(
         sequence=recorded.sequence,
         position=position,
@@ -212,5 +241,5 @@ def _index_row(position: int, recorded: Recorded) -> IndexRow:
         actor_name=recorded.actor.name,
         command_id=recorded.command_id,
         cause=recorded.cause,
-        object_refs=refs_of(recorded.event),
+        object_refs=tuple(dict.fromkeys(named)),
     )

@@ -49,13 +49,13 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A record that is in the log and applied: what listeners are told."""
+    """A record that is in the log and applied: what listeners are told; `touched` has one entry for each event."""
 
     position: int
     data: bytes
     tail: Tail
     events: tuple[Recorded, ...]
-    touched: tuple[tuple[str, str], ...]
+    touched: tuple[list[tuple[str, str]], ...]
 
 
 class Writer:
@@ -214,11 +214,11 @@ class Writer:
         followed = follow(self.tail, self.tail.position + 1, data)
         assert isinstance(followed, tuple), followed
         self.tail = followed[0]
-        touched: list[tuple[str, str]] = []
+        touched: list[list[tuple[str, str]]] = []
         for recorded in events:
             changed = evolve.apply(self.pool, recorded)
             self.pool.stamp(changed)
-            touched += changed
+            touched.append(changed)
         commit = Commit(self.tail.position, data, self.tail, tuple(events), tuple(touched))
         for listener in self.listeners:
             listener(commit)
