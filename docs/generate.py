@@ -1,4 +1,4 @@
-"""Write the pages that follow from code: the API's classes and the configuration keys. Run by `poe docs`.
+"""Write what follows from code: pages of the API's classes and of the configuration, example configurations. `poe docs`.
 
 Rules: nothing is said here that the datamodel or a configuration class does not say; the same code gives the same bytes;
 a page whose class is gone is deleted. tests/test_docs.py fails when a page is not current.
@@ -14,22 +14,50 @@ from typing import Any, Final
 
 import host_agent.config
 import pool_master.config
+from host_agent.config import AgentConfig
+from pool_master.config import MasterConfig
 from pool_master.core.classes import CLASSES
 from pool_master.core.datamodel import MANDATORY, ClassModel, Field, Message, Parameter, WireType
 from pool_master.core.implied import Implied
 from pool_master.core.lease import LeaseTimes
 
-FOLDER: Final = Path(__file__).parent
+ROOT: Final = Path(__file__).parents[1]
+API: Final = Path("docs/api")
 FIELD_HEADER: Final = ("field", "type", "qualifier", "default", "what it is")
 IMPLIED_HEADER: Final = ("message", "parameters", "gives", "role")
+NATS_URLS: Final = [f"nats://nats{number}:4222" for number in (1, 2, 3)]
+# What the examples of configuration set; all other keys show their defaults. Hosts and users are those of deploy/nats.
+MASTER_EXAMPLE: Final = {
+    "pool": "vmpool",
+    "name": "master1",
+    "nats_urls": NATS_URLS,
+    "nats_replicas": 3,
+    "nats_user": "master",
+    "listen": "0.0.0.0:443",
+    "address": "192.0.2.11",
+    "password_file": "/etc/vmpool/password",
+}
+AGENT_EXAMPLE: Final = {
+    "pool": "vmpool",
+    "nats_urls": NATS_URLS,
+    "nats_user": "host1",
+    "host_uuid": "3f8e6b1c-7d52-4a09-9c1e-5b2a8d4f6e70",
+    "address": "192.0.2.21",
+}
 GENERATED: Final = "<!-- Written by `poe docs` from the code: change it there. -->"
 
 
 def pages() -> dict[Path, str]:
-    """Give every generated page by its path below docs/."""
-    found = {Path("api") / f"{model.name}.md": _class_page(model) for model in CLASSES}
-    found[Path("api") / "README.md"] = _index_page()
-    found[Path("configuration.md")] = _configuration_page()
+    """Give every generated file by its path in the project."""
+    found = {API / f"{model.name}.md": _class_page(model) for model in CLASSES}
+    found[API / "README.md"] = _index_page()
+    found[Path("docs/configuration.md")] = _configuration_page()
+    found[Path("deploy/config/master.toml")] = _example(
+        MasterConfig, pool_master.config.ENVIRONMENT_PREFIX, MASTER_EXAMPLE
+    )
+    found[Path("deploy/config/agent.toml")] = _example(
+        AgentConfig, host_agent.config.ENVIRONMENT_PREFIX, AGENT_EXAMPLE
+    )
     return found
 
 
@@ -37,8 +65,8 @@ def main() -> None:
     """Bring the pages on disk up to date."""
     current = pages()
     for path, text in current.items():
-        (FOLDER / path).parent.mkdir(exist_ok=True)
-        (FOLDER / path).write_text(text, encoding="utf-8")
+        (ROOT / path).parent.mkdir(exist_ok=True)
+        (ROOT / path).write_text(text, encoding="utf-8")
     for path in stale_pages():
         path.unlink()
 
@@ -47,9 +75,7 @@ def stale_pages() -> list[Path]:
     """Give the pages in docs/api that no class stands behind."""
     current = pages()
     return [
-        path
-        for path in sorted((FOLDER / "api").glob("*.md"))
-        if path.relative_to(FOLDER) not in current
+        path for path in sorted((ROOT / API).glob("*.md")) if path.relative_to(ROOT) not in current
     ]
 
 
@@ -148,22 +174,21 @@ def _plain(value: Any) -> Any:
 
 def _configuration_page() -> str:
     times = LeaseTimes()
-    master, agent = pool_master.config, host_agent.config
     return _page(
         "Configuration",
         "A TOML file with these keys, given by `--config`; then the environment, which wins: the prefix and the key in"
         " upper case, lists separated by commas. An unknown or wrong key ends the start with one line that names it."
         " Commented examples: [master.toml](../deploy/config/master.toml), [agent.toml](../deploy/config/agent.toml).",
         "## vmpool-master",
-        f"Environment: `{master.ENVIRONMENT_PREFIX}` + key.",
-        _table(("key", "default", "meaning"), _settings(master.MasterConfig)),
+        f"Environment: `{pool_master.config.ENVIRONMENT_PREFIX}` + key.",
+        _table(("key", "default", "meaning"), _settings(MasterConfig)),
         "### How the times hold together",
         f"A host's guests are surely dead `lease_s + fence_s + margin_s` after its last lease: {times.dead_after_s:g} s"
         " with the defaults. Checked at start: `lease_s` is at least 3 `heartbeat_s` (two lost requests fence nobody),"
         " and `authority_s` at least `lease_s` (an outage of the store that is shorter than a lease fences nobody).",
         "## vmpool-agent",
-        f"Environment: `{agent.ENVIRONMENT_PREFIX}` + key.",
-        _table(("key", "default", "meaning"), _settings(agent.AgentConfig)),
+        f"Environment: `{host_agent.config.ENVIRONMENT_PREFIX}` + key.",
+        _table(("key", "default", "meaning"), _settings(AgentConfig)),
     )
 
 
@@ -171,6 +196,19 @@ def _settings(config: type) -> list[tuple[str, ...]]:
     return [
         (f"`{key.name}`", _value(key.default), key.metadata["meaning"]) for key in fields(config)
     ]
+
+
+def _example(config: type, prefix: str, values: Mapping[str, object]) -> str:
+    parts = [
+        "# Example configuration with every key; what is commented out shows its default. Written by `poe docs`.\n"
+        f"# The environment wins over this file: {prefix} and the key in upper case."
+    ]
+    for key in fields(config):
+        is_set = key.name in values
+        value = json.dumps(_plain(values[key.name] if is_set else key.default))
+        line = f"{key.name} = {value}"
+        parts.append(f"# {key.metadata['meaning']}\n{line if is_set else f'# {line}'}")
+    return "\n\n".join(parts) + "\n"
 
 
 # --- Markdown
