@@ -48,8 +48,9 @@ class AgentConfig:
     nats_token: str = setting("", "NATS token; better given in the environment")
     nats_nkey_seed_file: str = setting("", "file with the NATS nkey seed; empty: none")
     peer_listen: str = setting(
-        "0.0.0.0", "address on which other hosts' lease questions are answered"
-    )  # noqa: S104
+        "0.0.0.0",  # noqa: S104 - hosts reach each other on whichever network they share
+        "address on which other hosts' lease questions are answered",
+    )
     peer_port: int = setting(7463, "TCP port of the same; 0: any free one")
     metrics_port: int = setting(0, "port of the Prometheus endpoint on 127.0.0.1; 0: none")
     heartbeat_s: float = setting(1.0, "how often the lease is renewed (seconds)")
