@@ -116,9 +116,7 @@ class Names:
         """Look where the object was born; a task is called by what it does."""
         for event in self._client.call("event.get_log", {"ref": ref, "limit": "5"}):
             self._learn(event["type"], json.loads(event["detail"]))
-            if ref in self._known:
-                return self._known[ref]
-        return ""
+        return self._known.get(ref, "")
 
     def _learn(self, event_type: str, detail: dict[str, Any]) -> None:
         match event_type:
@@ -128,8 +126,14 @@ class Names:
                 self._known.setdefault(detail["host"], detail["name_label"])
                 self._known.setdefault(detail["uuid"], detail["name_label"])
             case "TaskCreated":
-                self._known.setdefault(detail["task"], detail["name_label"].removeprefix("Async."))
+                self._known.setdefault(detail["task"], self._task_name(detail))
             case "OperationAccepted":
                 self._known[detail["task"]] = f"{detail['operation']} of {self(detail['vm'])}"
             case "FieldSet" if detail["field"] == "name_label" and detail["ref"] in self._known:
                 self._known[detail["ref"]] = str(detail["value"])
+
+    def _task_name(self, detail: dict[str, Any]) -> str:
+        label = str(detail["name_label"]).removeprefix("Async.")
+        about = next(iter(detail.get("parameters") or ()), "")
+        is_object = isinstance(about, str) and about.startswith("OpaqueRef:")
+        return f"{label} of {self(about)}" if is_object else label
