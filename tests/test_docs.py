@@ -4,6 +4,7 @@ import configparser
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from shared.bus import BusUnavailable
 from shared.nats_bus import Credentials, connect
 from shared.subjects import Subjects
 from tests.support.nats import running_nats
+from tests.support.pool import running_pool
 
 ROOT = Path(__file__).parents[1]
 WRITTEN = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -72,7 +74,7 @@ def test_every_make_target_in_the_documents_exists() -> None:
     named = {
         name
         for page in WRITTEN
-        for name in re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), re.MULTILINE)
+        for name in re.findall(r"(?:^|`)make ([a-z-]+)(?:`|$)", page.read_text(), re.MULTILINE)
     }
     assert named <= targets
 
@@ -95,6 +97,30 @@ def test_units_start_the_programs_that_are_installed() -> None:
         program, option, _file = shlex.split(unit["Service"]["ExecStart"])
         assert Path(program).name in scripts
         assert option == "--config"
+
+
+@pytest.mark.nats
+def test_the_tour_of_the_readme_works_when_pasted(tmp_path: Path) -> None:
+    """All its blocks in order, in one folder; the pool is started as the first one does, on a free port."""
+    tour = (ROOT / "README.md").read_text().partition("## A first tour")[2].partition("\n## ")[0]
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", tour, re.MULTILINE | re.DOTALL)
+    assert [language for language, _ in blocks] == ["sh", "sh", "python", "sh"]
+    (tmp_path / ".vmpool").symlink_to(tmp_path / "pool")
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    (tmp_path / "tour.py").write_text(blocks[2][1])
+    # A pasted line fails for itself alone; here it must fail the test.
+    script = "\n".join(["set -e", blocks[1][1], ".venv/bin/python tour.py", blocks[3][1]])
+    with running_pool(tmp_path):
+        done = subprocess.run(
+            ["bash", "-c", script],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "now it is Halted" in done.stdout
 
 
 @pytest.mark.nats
