@@ -51,7 +51,11 @@ def vm_config(name: str) -> VmConfig:
 def opening() -> list[ev.Event]:
     """The pool and its one host."""
     return [
-        ev.PoolCreated(pool=PoolRef(derive_ref("pool", "pool")), uuid=derive("pool", "pool"), name_label="bench"),
+        ev.PoolCreated(
+            pool=PoolRef(derive_ref("pool", "pool")),
+            uuid=derive("pool", "pool"),
+            name_label="bench",
+        ),
         ev.HostJoined(host=HOST, uuid="host1", name_label="host1"),
         ev.HostCameAlive(host=HOST),
     ]
@@ -86,7 +90,9 @@ def life(number: int, turn: int) -> list[ev.Event]:
     ]
 
 
-def _accepted(task: TaskRef, vm: VmRef, kind: VmOperation, incarnation: int) -> ev.OperationAccepted:
+def _accepted(
+    task: TaskRef, vm: VmRef, kind: VmOperation, incarnation: int
+) -> ev.OperationAccepted:
     return ev.OperationAccepted(
         task=task,
         task_uuid=derive(task, "uuid"),
@@ -122,14 +128,25 @@ def records(count: int, vms: int) -> list[bytes]:
     """Give the commit records that hold `count` events."""
     sealed: list[bytes] = []
     batch: list[Recorded] = []
-    previous, sequence = GENESIS_HASH, 0
-    for event in events(count, vms):
-        sequence += 1
-        batch.append(Recorded(sequence, 1, 1_700_000_000_000_000 + sequence, ME, f"c{sequence}", "VM.start_on", event))
+    previous = GENESIS_HASH
+    for sequence, event in enumerate(events(count, vms), start=1):
+        batch.append(
+            Recorded(
+                sequence,
+                1,
+                1_700_000_000_000_000 + sequence,
+                ME,
+                f"c{sequence}",
+                "VM.start_on",
+                event,
+            )
+        )
         if len(batch) == RECORD_EVENTS or sequence == count:
             plain = [event_to_plain(recorded) for recorded in batch]
             data = seal(
-                UnsealedRecord(term=1, first_sequence=batch[0].sequence, previous_hash=previous, events=plain)
+                UnsealedRecord(
+                    term=1, first_sequence=batch[0].sequence, previous_hash=previous, events=plain
+                )
             )
             sealed.append(data)
             previous, batch = hash_of(data), []
