@@ -1,4 +1,4 @@
-"""VM.get_all_records of many VMs, over both transports, beside serialising the same records with other libraries.
+"""VM.get_all_records of many VMs, over both transports, beside serialising the same records with other libraries."""
 
 import time
 import xmlrpc.client
