@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import xmlrpc.client
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,50 @@ def until(condition: Callable[[], T], *, what: str, seconds_max: float = WAIT_S_
         assert time.monotonic() < deadline, f"waited {seconds_max:.0f} s in vain until {what}"
         time.sleep(POLL_S)
     return found
+
+
+def vm_record(name_label: str, /, **changes: Any) -> dict[str, Any]:
+    """What VM.create takes: a small VM, with every member that the class's first version had."""
+    memory = str(64 << 20)
+    return {
+        "name_label": name_label,
+        "name_description": "",
+        "user_version": "1",
+        "is_a_template": False,
+        "affinity": "OpaqueRef:NULL",
+        "memory_static_max": memory,
+        "memory_dynamic_max": memory,
+        "memory_dynamic_min": memory,
+        "memory_static_min": memory,
+        "VCPUs_params": {},
+        "VCPUs_max": "1",
+        "VCPUs_at_startup": "1",
+        "actions_after_shutdown": "destroy",
+        "actions_after_reboot": "restart",
+        "actions_after_crash": "destroy",
+        "PV_bootloader": "",
+        "PV_kernel": "",
+        "PV_ramdisk": "",
+        "PV_args": "",
+        "PV_bootloader_args": "",
+        "PV_legacy_args": "",
+        "HVM_boot_policy": "BIOS order",
+        "HVM_boot_params": {"order": "cd"},
+        "platform": {},
+        "PCI_bus": "",
+        "other_config": {},
+        "recommendations": "",
+        **changes,
+    }
+
+
+def refusal(call: Callable[..., Any], *parameters: Any) -> list[str]:
+    """Make a call that must be refused; give the code and its parameters."""
+    try:
+        value = call(*parameters)
+    except XenAPI.Failure as failure:
+        return [str(word) for word in failure.details]
+    raise AssertionError(f"was not refused, but answered {value!r}")
 
 
 class RunningPool:
@@ -132,7 +177,7 @@ class RunningPool:
 
     @contextmanager
     def session(self) -> Iterator[Any]:
-        """Log in with XenAPI's SDK; gives the `xenapi` proxy of the session, its reference is `_session`."""
+        """Log in with XenAPI's SDK; gives the `xenapi` proxy of the session."""
         session = XenAPI.Session(self.server, ignore_ssl=True)
         session.xenapi.login_with_password(self.user, self.password, "2.21", "vmpool-tests")
         try:
@@ -140,6 +185,29 @@ class RunningPool:
         finally:
             # The SDK closes its connection only when it is collected, which pytest would warn of.
             session("close")()
+
+    @contextmanager
+    def session_after_restart(self) -> Iterator[Any]:
+        """The same as soon as a master answers again."""
+        until(self._serves, what="a master answers")
+        with self.session() as session:
+            yield session
+
+    def call(self, method: str, *parameters: Any) -> Any:
+        """Make one call with exactly these parameters, without the SDK, which logs in again by itself.
+
+        Raises:
+            XenAPI.Failure: as from the SDK.
+        """
+        with xmlrpc.client.ServerProxy(self.server, allow_none=True) as server:
+            answer: Any = getattr(server, method)(*parameters)
+        if answer["Status"] != "Success":
+            raise XenAPI.Failure(answer["ErrorDescription"])
+        return answer["Value"]
+
+    def log_in(self) -> str:
+        """Give the reference of a new session, for `call`."""
+        return str(self.call("session.login_with_password", self.user, self.password))
 
     def logs(self) -> str:
         """The ends of all logs."""
@@ -155,6 +223,13 @@ class RunningPool:
             *("--ready-file", str(ready)),
         ]
         return [sys.executable, "-m", "pool_master.cli.app", "up", *options]
+
+    def _serves(self) -> bool:
+        try:
+            self.call("session.logout", self.log_in())
+        except (OSError, XenAPI.Failure):
+            return False
+        return True
 
     def _has_ended(self) -> bool:
         return self._process is not None and self._process.poll() is not None
