@@ -7,6 +7,7 @@ its client leaves; a caller behind a conflicting operation waits its turn (XenAP
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -54,6 +55,7 @@ TURN_S_MAX: Final = 20.0
 TURNS_S_MAX: Final = 7_200.0
 # How long a call waits through a change of leader before it says HOST_STILL_BOOTING.
 LEADERLESS_S_MAX: Final = 15.0
+LEADER_LOOK_S: Final = 0.1
 TASK_WAIT_S: Final = 30.0
 ASYNC: Final = "Async."
 ROLES: Final = tuple(Role)
@@ -180,12 +182,15 @@ class Api:
                 return await self._command(caller, reign, is_async=is_async)
 
     async def _leading(self) -> Reign:
-        if self.reign is None and not self.leader_address() and not self._is_closed:
-            try:
-                async with asyncio.timeout(LEADERLESS_S_MAX):
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + LEADERLESS_S_MAX
+        while self.reign is None and not self.leader_address() and not self._is_closed:
+            if loop.time() >= deadline:
+                raise HostStillBooting()
+            # Another master may win: then its address is the answer, and nobody rings for that.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LEADER_LOOK_S):
                     await self._crowned.wait()
-            except TimeoutError:
-                raise HostStillBooting() from None
         if self.reign is None:
             address = self.leader_address()
             raise HostIsSlave(address) if address else HostStillBooting()
