@@ -180,6 +180,7 @@ class HostCommand:
     """A wish of the leader to one host.
 
     `command_id` is the same at every redelivery and under every leader: it is derived from the task and the step.
+    `host_epoch` counts how often the host was given up: a command from before the last time must not run any more.
     """
 
     command_id: str
@@ -188,6 +189,7 @@ class HostCommand:
     vm_uuid: str
     incarnation: int
     action: HostAction
+    host_epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,7 +320,7 @@ class LeaseRequest:
 class LeaseGranted:
     """Yes, for `lease_s`; guests must be dead `fence_s` after that. `peers` are all hosts' peer addresses by uuid.
 
-    `wants_inventory` asks the agent for a fresh inventory: this leader has not seen one yet.
+    `wants_inventory` asks the agent for a fresh inventory: this leader has not seen one yet. `host_epoch`: HostCommand.
     """
 
     term: int
@@ -326,6 +328,7 @@ class LeaseGranted:
     fence_s: float
     peers: dict[str, str] = field(default_factory=dict)
     wants_inventory: bool = False
+    host_epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

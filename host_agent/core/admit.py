@@ -46,13 +46,15 @@ class JournalEntry:
 class Knowledge:
     """What a host knows when it looks at a command.
 
-    `newest_incarnation` is that of the command's VM, 0 where none was seen. `may_start` is a valid
+    `host_epoch` is that of the newest grant: what was sent before this host was last given up must
+    not run. `newest_incarnation` is that of the command's VM, 0 where none was seen. `may_start` is a valid
     lease that no promise to a peer restrains. `lost_lease` says that the lease was lost beyond
     the fence point since the command came; `waited_long` that it has waited for a lease as long as
     it may.
     """
 
     highest_term: int
+    host_epoch: int = 0
     newest_incarnation: int = 0
     may_start: bool = False
     lost_lease: bool = False
@@ -104,6 +106,8 @@ def admit(entry: JournalEntry | None, command: HostCommand, knowledge: Knowledge
         return Repeat(entry.outcome)
     if command.term < knowledge.highest_term:
         return Stale("term")
+    if command.host_epoch < knowledge.host_epoch:
+        return Stale("host epoch")
     if is_older_start(command, knowledge.newest_incarnation):
         return Stale("incarnation")
     if needs_lease(command.action) and not knowledge.may_start:

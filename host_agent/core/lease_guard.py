@@ -112,6 +112,7 @@ class LeaseGuard:
     kept_until: float
     valid_until: float = -math.inf
     term: int = 0
+    host_epoch: int = 0
     others: Mapping[str, str] | None = None
     promises: Mapping[str, float] = field(default_factory=dict)
     losses: int = 0
@@ -201,6 +202,7 @@ class LeaseGuard:
             valid_until=valid_until,
             kept_until=max(self.kept_until, valid_until),
             term=max(self.term, grant.term),
+            host_epoch=max(self.host_epoch, grant.host_epoch),
             others=others,
             losses=self.losses_at(sent_at),
         )

@@ -49,6 +49,10 @@ class Lease(Protocol):
         """Whether a guest may be brought to run now."""
         ...
 
+    def host_epoch(self) -> int:
+        """Count how often the leader has given this host up."""
+        ...
+
     def losses(self) -> int:
         """How often the lease has been lost."""
         ...
@@ -171,6 +175,7 @@ class Lanes:
         command, state = turn.command, self._journal.state
         knowledge = Knowledge(
             highest_term=state.highest_term,
+            host_epoch=self._lease.host_epoch(),
             newest_incarnation=state.incarnations.get(command.vm_uuid, 0),
             may_start=self._lease.may_start(),
             lost_lease=self._lease.losses() != turn.losses,

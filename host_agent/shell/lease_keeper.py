@@ -137,6 +137,10 @@ class LeaseKeeper:
         """Whether a guest may be brought to run now."""
         return self.guard.may_start(self._clock())
 
+    def host_epoch(self) -> int:
+        """Count how often the leader has given this host up, as the newest grant says."""
+        return self.guard.host_epoch
+
     def losses(self) -> int:
         """Count how often the fence point has been passed."""
         return self.guard.losses_at(self._clock())

@@ -563,6 +563,8 @@ def _set_live(pool: Pool, event: ev.HostCameAlive | ev.HostLost, recorded: ev.Re
     is_live, now = isinstance(event, ev.HostCameAlive), moment_from_us(recorded.time_us)
     metrics = pool.host_metrics[host.metrics]
     pool.host_metrics[host.metrics] = changed(metrics, live=is_live, last_updated=now)
+    if not is_live:
+        pool.hosts[host.ref] = changed(host, lost_count=host.lost_count + 1)
     return [("host", host.ref), ("host_metrics", host.metrics)]
 
 

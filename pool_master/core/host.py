@@ -21,7 +21,8 @@ class Host(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
 
     `journal` and `report_sequence` say up to which report of the agent everything is in the log; `epoch` counts the
     agent's starts; of `past_journals` nothing counts any more. `unknown_domains` are guests that the pool did not make:
-    shown, never touched.
+    shown, never touched. `peer_address` is where other hosts ask its agent for its lease; `lost_count` counts how often it
+    was given up: commands from before the last time must not run any more.
     """
 
     ref: HostRef
@@ -33,6 +34,7 @@ class Host(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     hypervisor: str = ""
     unknown_domains: tuple[str, ...] = ()
     peer_address: str = ""
+    lost_count: int = 0
     uuid: Annotated[str, runtime("unique identifier/object reference")]
     name_label: Annotated[str, rw("a human-readable name")] = ""
     name_description: Annotated[str, rw("a notes field")] = ""

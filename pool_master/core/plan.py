@@ -71,6 +71,7 @@ def command_for(pool: Pool, operation: Operation, vm: Vm) -> HostCommand:
         term=pool.term,
         vm_uuid=vm.uuid,
         incarnation=operation.incarnation,
+        host_epoch=pool.hosts[operation.host].lost_count,
         action=_action(pool, operation, vm),
     )
 
@@ -119,6 +120,7 @@ def _cancel(pool: Pool, operation: Operation, vm: Vm) -> HostCommand:
         term=pool.term,
         vm_uuid=vm.uuid,
         incarnation=operation.incarnation,
+        host_epoch=pool.hosts[operation.host].lost_count,
         action=CancelCommand(cancelled_command_id=command_id_of(operation)),
     )
 
@@ -131,6 +133,7 @@ def _forget(pool: Pool, stale: StaleDomain) -> HostCommand:
         term=pool.term,
         vm_uuid=stale.vm_uuid,
         incarnation=stale.incarnation,
+        host_epoch=pool.hosts[stale.host].lost_count,
         action=ForgetDomain(),
     )
 

@@ -267,8 +267,12 @@ class HostLink:
             self._peers[request.host] = request.peer_address
         host = self._pool.host_of_uuid(request.host)
         assert host is not None
+        now = asyncio.get_running_loop().time()
         is_returning = not self._pool.is_live(host.ref)
-        self._leases.grant(request.host, asyncio.get_running_loop().time())
+        if not is_returning and self._leases.is_surely_dead(request.host, now):
+            # It is about to be declared lost: a lease now would vouch for guests that others may start.
+            return LeaseRefused(term=term, reason="no_authority")
+        self._leases.grant(request.host, now)
         times = self._leases.times
         return LeaseGranted(
             term=term,
@@ -280,6 +284,7 @@ class HostLink:
                 if other.uuid != request.host
             },
             wants_inventory=is_returning or request.host not in self._inventories,
+            host_epoch=host.lost_count,
         )
 
     async def _watch(self) -> None:

@@ -104,6 +104,7 @@ class Leader:
     """
 
     def __init__(self, bus: MemoryBus | NatsBus) -> None:
+        self.host_epoch = 0
         self.bus = bus
         self.subjects = Subjects(POOL)
         self.term = 1
@@ -127,7 +128,11 @@ class Leader:
             refusal = LeaseRefused(term=self.term, reason="no_authority")
             return encode(refusal, LeaseReply)
         granted = LeaseGranted(
-            term=self.term, lease_s=LEASE_S, fence_s=FENCE_S, peers=dict(self.peers)
+            term=self.term,
+            lease_s=LEASE_S,
+            fence_s=FENCE_S,
+            peers=dict(self.peers),
+            host_epoch=self.host_epoch,
         )
         return encode(granted, LeaseReply)
 
