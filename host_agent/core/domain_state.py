@@ -100,14 +100,15 @@ _CHANGES_BY_STOPPED_DETAIL: Final = {
 class DomainSight:
     """A domain as libvirt shows it at one moment: what is reported of it, and the numbers behind that.
 
-    `is_leaving`: a migration to another host is running. `is_own`: it was defined on this host, or has arrived.
+    `is_leaving`: a migration to another host is running. `is_incoming`: it is a copy that a migration is still
+    filling here, and has never run.
     """
 
     observation: DomainObservation
     state: int
     reason: int
     is_leaving: bool = False
-    is_own: bool = True
+    is_incoming: bool = False
 
     def is_up(self, incarnation: int) -> bool:
         """It is this incarnation, and it runs or could."""
@@ -121,13 +122,8 @@ class DomainSight:
         return self.observation.domid >= 0
 
     @property
-    def is_incoming(self) -> bool:
-        """A copy that a migration is still filling here; it has never run."""
-        return self.is_standing and not self.is_leaving and not self.is_own
-
-    @property
     def is_standing(self) -> bool:
-        """Its VCPUs stand still for a migration, to or from this host."""
+        """Its VCPUs stand still for the hand-over of a migration."""
         return (self.state, self.reason) == (_PAUSED, _PAUSED_MIGRATION)
 
 

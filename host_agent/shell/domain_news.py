@@ -7,9 +7,13 @@ domains. After a reconnection everything is looked at: changes are found even wh
 
 import asyncio
 import contextlib
+from typing import Final
 
 from host_agent.core.domain_state import DomainSight, change_between
 from shared.protocol import DomainChange, DomainChanged, DomainObservation, DomainState
+
+# No machine boots faster than this.
+_REBOOT_S_MAX: Final = 1.0
 
 
 class DomainNews:
@@ -19,6 +23,7 @@ class DomainNews:
         self.must_look_at_all = False
         self._told: dict[str, DomainObservation] = {}
         self._killed: dict[str, int] = {}
+        self._rebooted_at: dict[str, float] = {}
         self._pending: dict[str, DomainChange | None] = {}
         self._wake = asyncio.Event()
 
@@ -32,6 +37,15 @@ class DomainNews:
         """Note that something happened to a domain."""
         self._pending[vm_uuid] = hint or self._pending.get(vm_uuid)
         self._wake.set()
+
+    def take_hint(self, vm_uuid: str) -> DomainChange | None:
+        """Give what was heard of a domain since, None where nothing was."""
+        return self._pending.pop(vm_uuid, None)
+
+    def is_told_active(self, vm_uuid: str) -> bool:
+        """Say whether a domain was last told of as running, paused or crashed in its place."""
+        told = self._told.get(vm_uuid)
+        return told is not None and told.domid >= 0
 
     def wake(self) -> None:
         """End the waiting: the connection is lost."""
@@ -47,6 +61,7 @@ class DomainNews:
         """Count a domain as told."""
         if seen is None:
             self._told.pop(vm_uuid, None)
+            self._rebooted_at.pop(vm_uuid, None)
         else:
             self._told[vm_uuid] = seen
 
@@ -90,7 +105,7 @@ class DomainNews:
         change = change_between(told, sight, hint=hint)
         self.remember(vm_uuid, sight.observation if sight else None)
         if change is None and hint is DomainChange.REBOOTED and sight is not None:
-            change = DomainChange.REBOOTED if sight.is_active else None
+            change = self._reboot(vm_uuid) if sight.is_active else None
         if change is None:
             return None
         if sight is not None:
@@ -100,3 +115,10 @@ class DomainNews:
             vm_uuid=vm_uuid, incarnation=told.incarnation, state=DomainState.SHUTOFF
         )
         return DomainChanged(change=change, observation=gone)
+
+    def _reboot(self, vm_uuid: str) -> DomainChange | None:
+        """QEMU tells of one reboot several times within moments: firmware and guest both reset the machine."""
+        now = asyncio.get_running_loop().time()
+        is_echo = now - self._rebooted_at.get(vm_uuid, -_REBOOT_S_MAX) < _REBOOT_S_MAX
+        self._rebooted_at[vm_uuid] = now
+        return None if is_echo else DomainChange.REBOOTED

@@ -35,6 +35,10 @@ KIB: Final = 1024
 _KEEPALIVE_S: Final = 3
 _KEEPALIVE_MISSES_MAX: Final = 3
 
+_OPERATION: Final = libvirt.VIR_DOMAIN_JOB_OPERATION
+_GOING_OUT: Final = libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT
+_COMING_IN: Final = libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN
+
 _MIGRATE_FLAGS: Final = (
     libvirt.VIR_MIGRATE_LIVE
     | libvirt.VIR_MIGRATE_PEER2PEER
@@ -267,7 +271,7 @@ class LibvirtConnection:
         """Stop a migration that goes out; none is fine."""
         with self._translated(vm_uuid, Doing.CHANGE), _ignoring(libvirt.VIR_ERR_OPERATION_INVALID):
             domain = self._find(vm_uuid)
-            if domain and _is_leaving(domain):
+            if domain and _job_of(domain).get(_OPERATION) == _GOING_OUT:
                 domain.abortJob()
 
     def _find(self, vm_uuid: str) -> Any:
@@ -291,7 +295,8 @@ class LibvirtConnection:
         _, _, memory_kib, vcpus, _ = domain.info()
         is_active = bool(domain.isActive())
         consoles = read_consoles(xml)
-        is_leaving = is_active and _is_leaving(domain)
+        job = _job_of(domain) if is_active else {}
+        is_leaving = job.get(_OPERATION) == _GOING_OUT
         observation = DomainObservation(
             vm_uuid=metadata.vm_uuid,
             incarnation=metadata.incarnation,
@@ -306,9 +311,9 @@ class LibvirtConnection:
         sight = DomainSight(
             observation=observation, state=state, reason=reason, is_leaving=is_leaving
         )
-        if not sight.is_standing:
+        if observation.state is not DomainState.PAUSED:
             return sight
-        return replace(sight, is_own=_is_own(domain, metadata.incarnation))
+        return replace(sight, is_incoming=_is_incoming(domain, metadata.incarnation, job))
 
     def _stop(self, domain: Any) -> None:
         with _ignoring(libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN):
@@ -333,26 +338,22 @@ class LibvirtConnection:
             raise error_of(code, text, vm_uuid=vm_uuid, doing=doing) from error
 
 
-def _is_own(domain: Any, incarnation: int) -> bool:
-    """Say whether the domain was defined here; an incoming copy is not until it has arrived."""
-    if not domain.isPersistent():
-        return False
+def _is_incoming(domain: Any, incarnation: int, job: dict[str, Any]) -> bool:
+    """Say whether a domain that stands still is a copy on its way in: its job says so, or it was never defined here."""
+    if job.get(_OPERATION) == _COMING_IN or not domain.isPersistent():
+        return True
     defined = read_metadata(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
-    return defined is not None and defined.incarnation == incarnation
-
-
-def _is_leaving(domain: Any) -> bool:
-    job = _job_of(domain)
-    operation = job.get(libvirt.VIR_DOMAIN_JOB_OPERATION)
-    return bool(operation == libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT)
+    return defined is None or defined.incarnation != incarnation
 
 
 def _job_of(domain: Any) -> dict[str, Any]:
     """Give the job that runs on a domain; empty where none does, or the driver has no jobs."""
     try:
         job: dict[str, Any] = domain.jobStats()
-    except libvirt.libvirtError:
-        return {}
+    except libvirt.libvirtError as error:
+        # "migration statistics are available only on the source host" is all it says of one that comes in.
+        is_incoming = error.get_error_code() == libvirt.VIR_ERR_OPERATION_UNSUPPORTED
+        return {_OPERATION: _COMING_IN} if is_incoming else {}
     return {} if job.get("type", 0) == libvirt.VIR_DOMAIN_JOB_NONE else job
 
 

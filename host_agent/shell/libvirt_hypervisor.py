@@ -48,6 +48,7 @@ _RECONNECT_PAUSE_S_MIN: Final = 0.1
 _RECONNECT_PAUSE_S_MAX: Final = 2.0
 _LOOK_PERIOD_S: Final = 2.0
 _PROGRESS_PERIOD_S: Final = 0.5
+_HINT_S_MAX: Final = 0.3
 # What libvirt does not end in this time is killed by its process.
 _KILL_GRACE_S: Final = 1.0
 
@@ -191,16 +192,14 @@ class LibvirtHypervisor:
             self._migrations, connection.migrate, vm_uuid, incarnation, target
         )
         try:
-            while not moving.done():
-                await asyncio.wait({moving}, timeout=_PROGRESS_PERIOD_S)
+            while not (await asyncio.wait({moving}, timeout=_PROGRESS_PERIOD_S))[0]:
                 await self._tell_progress(vm_uuid, progress)
             moving.result()
         except VmMigrateFailed as error:
+            # Gone from here proves no arrival: the guest may have ended, or been ended, on its way.
             status = await self.migration_status(vm_uuid, incarnation)
-            if status is not MigrationStatus.NOT_HERE:
-                name, text = destination.destination_host, error.parameters[-1]
-                raise VmMigrateFailed(vm_uuid, "", name, f"{text} ({status})") from error
-            # It moved, and only the answer was lost.
+            name, text = destination.destination_host, error.parameters[-1]
+            raise VmMigrateFailed(vm_uuid, "", name, f"{text} ({status})") from error
         finally:
             # An error that nobody waits for any more is nobody's.
             moving.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -272,7 +271,12 @@ class LibvirtHypervisor:
     async def _news_of(self, vm_uuid: str, hint: DomainChange | None) -> DomainChanged | None:
         try:
             async with self._lock(vm_uuid):
-                return self._news.compare(vm_uuid, await self._look(vm_uuid), hint)
+                sight = await self._look(vm_uuid)
+                if sight is None and hint is None and self._news.is_told_active(vm_uuid):
+                    # An answer can outrun the event that says why a domain is gone.
+                    await asyncio.sleep(_HINT_S_MAX)
+                    hint = self._news.take_hint(vm_uuid)
+                return self._news.compare(vm_uuid, sight, hint)
         except HypervisorUnavailable:
             self._news.hear(vm_uuid, hint)
             raise

@@ -168,29 +168,22 @@ def test_only_an_end_says_something_by_itself(
     assert change_hint(event, detail) is hint
 
 
-def standing(*, is_leaving: bool, is_own: bool) -> DomainSight:
+def standing(*, is_leaving: bool = False, is_incoming: bool = False) -> DomainSight:
     return DomainSight(
         observation=seen(DomainState.PAUSED),
         state=PAUSED,
         reason=BY_MIGRATION,
         is_leaving=is_leaving,
-        is_own=is_own,
+        is_incoming=is_incoming,
     )
 
 
-def test_a_copy_that_was_never_ours_is_incoming_and_no_domain_yet() -> None:
-    incoming = standing(is_leaving=False, is_own=False)
-
-    assert incoming.is_incoming
-    assert not incoming.is_up(1)
+def test_an_incoming_copy_is_no_domain_yet() -> None:
+    assert not standing(is_incoming=True).is_up(1)
 
 
-def test_a_domain_of_ours_that_stands_still_is_not_mistaken_for_a_copy() -> None:
-    for undecided in (
-        standing(is_leaving=False, is_own=True),
-        standing(is_leaving=True, is_own=True),
-    ):
-        assert not undecided.is_incoming
+def test_a_domain_that_stands_still_at_the_hand_over_is_still_its_sources() -> None:
+    for undecided in (standing(), standing(is_leaving=True)):
         assert undecided.is_standing
         assert undecided.is_up(1)
 
