@@ -134,7 +134,8 @@ def records(count: int, vms: int) -> list[bytes]:
             Recorded(
                 sequence,
                 1,
-                1_700_000_000_000_000 + sequence,
+                # As the writer has it: one time for all events of a commit.
+                1_700_000_000_000_000 + 1_000 * (sequence // RECORD_EVENTS),
                 ME,
                 f"c{sequence}",
                 "VM.start_on",

@@ -61,8 +61,9 @@ def unstructure_tagged(value: object) -> dict[str, Any]:
     return plain
 
 
+@functools.lru_cache(maxsize=64)
 def moment_from_us(microseconds: int) -> datetime:
-    """Microseconds since 1970 to an aware UTC datetime."""
+    """Microseconds since 1970 to an aware UTC datetime; all events of a commit ask for the same one."""
     return EPOCH + timedelta(0, 0, microseconds)
 
 

@@ -9,7 +9,7 @@ needs, so that its tokens outlive any master.
 
 from dataclasses import dataclass
 from dataclasses import field as attribute
-from typing import Any, Final
+from typing import Final
 
 from msgspec import Struct
 
@@ -143,8 +143,7 @@ class Pool:
         stamps, sequence = self.stamps, self.sequence
         for object_class, ref in touched:
             old = stamps.pop(ref, None)
-            table: Records[Any, Any] = getattr(self, TABLE_OF_CLASS[object_class])
-            if ref in table:
+            if ref in getattr(self, TABLE_OF_CLASS[object_class]):
                 stamps[ref] = Stamp(object_class, old.created if old else sequence, sequence)
             elif old is not None:
                 self.tombstones.append(Tombstone(object_class, ref, old.created, sequence))
