@@ -229,12 +229,13 @@ def _decide_migration(
 ) -> list[ev.Event]:
     if operation.step == STEP_MOVE:
         return _decide_moved(pool, operation, vm, body)
-    if isinstance(body, says.CommandFailed):
-        error = _error_info(pool, operation, vm, body)
-        failed = ev.TaskFailed(task=operation.task, error_info=error)
-        return [failed, *release_waiting(pool, operation, vm, vm.resident_on)]
     seen = body.observation
-    if seen is None or seen.state not in ALIVE or seen.incarnation != operation.incarnation:
+    is_here = seen is not None and seen.state in ALIVE and seen.incarnation == operation.incarnation
+    if isinstance(body, says.CommandFailed) and not is_here:
+        # Nobody knows where the guest is before the destination has settled it: it is asked until it has, or is lost.
+        step = operation.step + 1
+        return [ev.OperationAdvanced(task=operation.task, step=step, host=operation.destination)]
+    if seen is None or not is_here:
         is_lost = pool.is_live(vm.resident_on)
         return _migrated_nowhere(pool, operation, vm, is_lost=is_lost)
     migrated = ev.VmMigrated(

@@ -47,9 +47,14 @@ def plan(pool: Pool, tasks: Iterable[TaskRef]) -> list[tuple[HostRef, HostComman
         if is_waiting(pool, operation, vm):
             continue
         planned.append((operation.host, command_for(pool, operation, vm)))
-        if operation.is_cancelling:
+        if operation.is_cancelling and not _is_past_cancel(operation):
             planned.append((operation.host, _cancel(pool, operation, vm)))
     return planned
+
+
+def _is_past_cancel(operation: Operation) -> bool:
+    """Whether giving up would leave nobody knowing where the guest is: a migration that its source has answered for."""
+    return operation.kind is VmOperation.POOL_MIGRATE and operation.step != STEP_MOVE
 
 
 def plan_all(pool: Pool) -> list[tuple[HostRef, HostCommand]]:
