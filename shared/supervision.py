@@ -9,7 +9,7 @@ import contextlib
 import ctypes
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -33,16 +33,26 @@ def die_with_parent() -> None:
 
 
 class Child:
-    """One supervised process; `run` keeps it running until cancelled, and stops it then."""
+    """One supervised process; `run` keeps it running until cancelled, and stops it then.
+
+    Each start waits for `before_start`: for what the process stands on, or for somebody's leave.
+    """
 
     def __init__(
-        self, name: str, argv: Sequence[str], *, log_file: Path, stop_s_max: float = STOP_S_MAX
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        log_file: Path,
+        stop_s_max: float = STOP_S_MAX,
+        before_start: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.name = name
         self.restarts = 0
         self._argv = list(argv)
         self._log_file = log_file
         self._stop_s_max = stop_s_max
+        self._before_start = before_start
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -57,6 +67,8 @@ class Child:
         pause_s = PAUSE_S_MIN
         try:
             while True:
+                if self._before_start is not None:
+                    await self._before_start()
                 began = loop.time()
                 await self._start()
                 assert self._process is not None

@@ -57,8 +57,11 @@ def _simulated(path: str, host: str) -> Chosen:
     if not path or not host:
         raise ConfigError("hypervisor_uri: write simulated:FOLDER?host=NAME")
     folder = Path(path).resolve()
+    fabric = SimulatedFabric(FolderStore(folder))
+    # Where an agent starts there is power.
+    fabric.revive_host(host)
     hypervisor = SimulatedHypervisor(
-        SimulatedFabric(FolderStore(folder)),
+        fabric,
         host,
         timings=SimulatedTimings(poll_s=SIMULATED_POLL_S),
     )

@@ -4,7 +4,8 @@ One job: start nats-server, master and agents as processes of their own, keep th
 stop all of it on SIGTERM or Ctrl-C.
 
 Rules: nothing outlives this process; the same data folder continues the same pool; what runs here is what a deployment
-runs, wired by configuration files that can be read in the data folder.
+runs, wired by configuration files that can be read in the data folder. A host with a file DATA/hosts/NAME/down has no
+power: its agent, once dead, stays so until the file is removed; a new start gives every host its power back.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +29,8 @@ from pool_master.shell.nats_server import NatsServer, NatsServerOptions
 from shared.supervision import Child
 
 READY_S_MAX: Final = 90.0
+DOWN: Final = "down"
+POWER_POLL_S: Final = 0.2
 HYPERVISORS: Final = ("simulated", "test", "embed", "lab")
 
 console = Console(stderr=True, highlight=False)
@@ -59,6 +63,7 @@ class HostPlan:
     folder: Path
     argv_prefix: tuple[str, ...]
     settings: dict[str, object]
+    power_on: Callable[[], None] | None = None
 
 
 def run(options: UpOptions) -> int:
@@ -141,14 +146,16 @@ def _kill(pid: int, folder: Path, kill: Callable[[int, int], None]) -> None:
 
 @contextlib.asynccontextmanager
 async def _lab(options: UpOptions, data: Path) -> AsyncIterator[Any]:
-    from deploy.lab.hosts import Lab, LabConfig  # noqa: PLC0415 - only where there is a lab
-    from deploy.lab.preflight import LabFailed, LabUnavailable, lab_unavailable_reason  # noqa: PLC0415
+    from deploy.lab.hosts import Lab, LabConfig
+    from deploy.lab.preflight import LabFailed, LabUnavailable, lab_unavailable_reason
 
     reason = lab_unavailable_reason()
     if reason:
         raise UpError(f"no lab here: {reason}")
     try:
-        lab = await asyncio.to_thread(Lab.up, LabConfig(data=data / "lab", hosts=options.hosts))
+        lab = await asyncio.to_thread(
+            Lab.up, LabConfig(data=data / "lab", hosts=options.hosts, name=options.pool)
+        )
     except (LabUnavailable, LabFailed) as error:
         raise UpError(f"the lab does not come up: {error}") from error
     try:
@@ -185,7 +192,7 @@ def _kept_listen(listen: str, data: Path) -> str:
         return listen
     kept = data / "port"
     if not kept.exists():
-        import socket  # noqa: PLC0415
+        import socket
 
         with socket.socket() as probe:
             probe.bind((host or "127.0.0.1", 0))
@@ -201,6 +208,7 @@ def _host_plans(
         name = f"host{number}"
         folder = data / "hosts" / name
         prefix: tuple[str, ...] = ()
+        power_on = None
         settings: dict[str, object] = {
             "pool": options.pool,
             "nats_urls": [nats_url],
@@ -221,13 +229,19 @@ def _host_plans(
                 "console_folder": str(lab.shared / "consoles"),
             }
             prefix = tuple(lab.argv_in(place, ()))
+            power_on = partial(lab.start_host, place)
         settings |= {
             "host_uuid": host_uuid,
             "hypervisor_uri": _hypervisor_uri(options.hypervisor, data, folder, name),
         }
         plans.append(
             HostPlan(
-                name=name, uuid=host_uuid, folder=folder, argv_prefix=prefix, settings=settings
+                name=name,
+                uuid=host_uuid,
+                folder=folder,
+                argv_prefix=prefix,
+                settings=settings,
+                power_on=power_on,
             )
         )
     return plans
@@ -250,9 +264,33 @@ def _hypervisor_uri(kind: str, data: Path, folder: Path, name: str) -> str:
 def _agent(host: HostPlan) -> Child:
     file = _write_toml(host.folder / "agent.toml", host.settings)
     argv = [*host.argv_prefix, sys.executable, "-m", "host_agent", "--config", str(file)]
+    (host.folder / DOWN).unlink(missing_ok=True)
     return Child(
-        f"agent {host.name}", argv, log_file=host.folder.parent.parent / "logs" / f"{host.name}.log"
+        f"agent {host.name}",
+        argv,
+        log_file=host.folder.parent.parent / "logs" / f"{host.name}.log",
+        before_start=lambda: _powered(host),
     )
+
+
+async def _powered(host: HostPlan) -> None:
+    """Wait until the host has power, and in a lab until its libvirtd runs."""
+    while not await asyncio.to_thread(_has_power, host):  # noqa: ASYNC110 - a file raises no event
+        await asyncio.sleep(POWER_POLL_S)
+
+
+def _has_power(host: HostPlan) -> bool:
+    from deploy.lab.preflight import LabFailed
+
+    if (host.folder / DOWN).exists():
+        return False
+    try:
+        if host.power_on is not None:
+            host.power_on()
+    except LabFailed as error:
+        console.print(f"{host.name} does not start: {error}")
+        return False
+    return True
 
 
 def _write_toml(path: Path, values: Mapping[str, object]) -> Path:
