@@ -195,7 +195,7 @@ with_a_python_new_enough() {
 
 begin() {
     # Scripts in a virtual environment name its folder: one that was moved or copied is made anew.
-    if [[ -d $VENV ]] && ! { "$VENV/bin/python" -c "$WHICH_PYTHON" && grep -qF "$PWD/" "$VENV/bin/pip"; } 2>/dev/null; then
+    if [[ -d $VENV ]] && ! { "$VENV/bin/python" -c "$WHICH_PYTHON" && grep -F "$PWD/" "$VENV/bin/pip"; } &>/dev/null; then
         rm -rf "$VENV"
     fi
     mkdir -p "$VENV"
