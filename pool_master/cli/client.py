@@ -64,8 +64,10 @@ class PoolClient:
             return self._request(method, parameters)
 
     def forget(self) -> None:
-        """Drop the session: the next call logs in again."""
-        self._session = None
+        """Drop the session and its connection: the next call logs in again."""
+        session, self._session = self._session, None
+        if session is not None:
+            _hang_up(session)
 
     def logout(self) -> None:
         """End the session, if it still stands; nobody minds if that fails."""
@@ -73,6 +75,7 @@ class PoolClient:
         if session is not None:
             with suppress(CliError), _told(self.server):
                 session.xenapi_request("session.logout", ())
+            _hang_up(session)
 
     def _request(self, method: str, parameters: Iterable[Any]) -> Any:
         try:
@@ -93,12 +96,17 @@ class PoolClient:
     def _login_at(self, server: str) -> None:
         from pool_master.cli.connections import open_session
 
-        with _told(server):
-            session = open_session(self._target, server, self._answer_s_max)
-            session.xenapi_request(
-                "login_with_password",
-                (self._target.user, self._target.password, API_VERSION, ORIGINATOR),
-            )
+        session = open_session(self._target, server, self._answer_s_max)
+        try:
+            with _told(server):
+                session.xenapi_request(
+                    "login_with_password",
+                    (self._target.user, self._target.password, API_VERSION, ORIGINATOR),
+                )
+        except CliError:
+            _hang_up(session)
+            raise
+        self.forget()
         self._session, self.server = session, server
 
 
@@ -150,6 +158,10 @@ def name_of(client: PoolClient, ref: str) -> str:
         with suppress(CliError):
             return str(client.call(f"{class_name}.get_name_label", ref))
     return ""
+
+
+def _hang_up(session: Any) -> None:
+    session("close")()  # a ServerProxy's own spelling
 
 
 def _first(refusal: Refused) -> str:
