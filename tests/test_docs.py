@@ -63,7 +63,7 @@ def test_a_name_that_links_to_code_is_defined_there() -> None:
         if target.suffix == ".py" and target.exists()
         for name in CODE.findall(text)
         if not re.search(
-            rf"(def|class) {name}\b|^\s*{name}\b.*[=:]", target.read_text(), re.MULTILINE
+            rf"(def|class|as) {name}\b|^\s*{name}\b.*[=:]", target.read_text(), re.MULTILINE
         )
     ]
     assert lost == []
