@@ -33,6 +33,7 @@ from host_agent.shell.lease_keeper import Watchdog
 from host_agent.shell.metrics import Metrics
 from host_agent.shell.peers import TcpPeers
 from host_agent.shell.watchdog_pipe import NoWatchdog, PipeWatchdog
+from shared.logs import log_as_json
 from shared.nats_bus import Credentials, connect
 from shared.settings import ConfigError
 
@@ -163,15 +164,7 @@ def program(
 ) -> None:
     """Run this machine's agent."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    log_as_json()
     raise typer.Exit(start(config))
 
 
