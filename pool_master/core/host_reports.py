@@ -155,7 +155,7 @@ def _effect(operation: Operation, vm: Vm, observation: DomainObservation | None)
             return [ev.VmUnpaused(vm=vm.ref)] if is_new else []
         case VmOperation.CLEAN_SHUTDOWN | VmOperation.HARD_SHUTDOWN:
             return _gone(operation, vm, reason=operation.kind.value)
-        case _ if observation is not None and observation.state not in ALIVE:
+        case _ if observation is not None and not _has_machine(observation):
             # It was there, and stopped again before the host looked.
             return _gone(operation, vm, reason=f"{operation.kind.value}: the guest has stopped")
         case _:
@@ -171,9 +171,20 @@ def _left_behind(
     operation: Operation, vm: Vm, observation: DomainObservation | None
 ) -> list[ev.Event]:
     """What is true after a command that failed: the domain as the host left it."""
-    if observation is not None and observation.state in ALIVE:
+    if observation is not None and _has_machine(observation):
         return _shown(operation, vm, observation)
     return _gone(operation, vm, reason=f"{operation.kind.value} failed, no domain is left")
+
+
+def _has_machine(observation: DomainObservation) -> bool:
+    """Whether a domain stands behind it: one that crashed and was preserved holds memory and disks as a paused one does."""
+    is_preserved = observation.state is DomainState.CRASHED and observation.domid >= 0
+    return observation.state in ALIVE or is_preserved
+
+
+def _power_state(observation: DomainObservation) -> PowerState:
+    is_running = observation.state is DomainState.RUNNING
+    return PowerState.RUNNING if is_running else PowerState.PAUSED
 
 
 def _gone(operation: Operation, vm: Vm, *, reason: str) -> list[ev.Event]:
@@ -193,7 +204,7 @@ def _shown(operation: Operation, vm: Vm, observation: DomainObservation | None) 
     if vm.power_state is PowerState.HALTED and not is_made:
         return []  # Seen before it was stopped: another operation has ended that domain since.
     host = operation.host
-    state = PowerState.PAUSED if observation.state is DomainState.PAUSED else PowerState.RUNNING
+    state = _power_state(observation)
     is_known = (vm.resident_on, vm.incarnation, vm.domid) == (
         host,
         observation.incarnation,
@@ -209,13 +220,12 @@ def _shown(operation: Operation, vm: Vm, observation: DomainObservation | None) 
 
 def started(vm: Vm, host: HostRef, observation: DomainObservation) -> ev.VmStarted:
     """The event for a domain that a host has shown."""
-    is_paused = observation.state is DomainState.PAUSED
     return ev.VmStarted(
         vm=vm.ref,
         host=host,
         incarnation=observation.incarnation,
         domid=observation.domid,
-        power_state=PowerState.PAUSED if is_paused else PowerState.RUNNING,
+        power_state=_power_state(observation),
         cpu_flags=observation.cpu_flags,
         memory_actual=observation.memory_actual,
         vcpus=observation.vcpus,
@@ -230,7 +240,7 @@ def _decide_migration(
     if operation.step == STEP_MOVE:
         return _decide_moved(pool, operation, vm, body)
     seen = body.observation
-    is_here = seen is not None and seen.state in ALIVE and seen.incarnation == operation.incarnation
+    is_here = seen is not None and _has_machine(seen) and seen.incarnation == operation.incarnation
     if isinstance(body, says.CommandFailed) and not is_here:
         # Nobody knows where the guest is before the destination has settled it: it is asked until it has, or is lost.
         step = operation.step + 1
@@ -245,7 +255,7 @@ def _decide_migration(
         console_rfb=seen.console_rfb,
         console_vt100=seen.console_vt100,
     )
-    is_paused = seen.state is DomainState.PAUSED and vm.power_state is PowerState.RUNNING
+    is_paused = (_power_state(seen), vm.power_state) == (PowerState.PAUSED, PowerState.RUNNING)
     return [
         migrated,
         *([ev.VmPaused(vm=vm.ref)] if is_paused else []),
