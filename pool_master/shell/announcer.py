@@ -60,10 +60,10 @@ class Announcer:
             self._news.clear()
             try:
                 await self._tell_new()
-            except (BusUnavailable, LogUnavailable) as error:
-                log.warning("announcer.behind", told=self._told, why=str(error))
-                await asyncio.sleep(AGAIN_S)
+            except* (BusUnavailable, LogUnavailable) as group:  # the task group's, or the log's own
+                log.warning("announcer.behind", told=self._told, why=str(group.exceptions[0]))
                 self._news.set()
+                await asyncio.sleep(AGAIN_S)
 
     async def _tell_new(self) -> None:
         while self._told < self._writer.tail.position:
