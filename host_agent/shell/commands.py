@@ -118,12 +118,18 @@ class CommandRunner:
 
     async def refuse(self, turn: Turn, error: XenApiError) -> CommandOutcome:
         """End a command that has not run, with the domain as it is."""
-        observation: DomainObservation | None = None
-        try:
-            observation = await self._hypervisor.observe(turn.command.vm_uuid)
-        except HypervisorUnavailable as unavailable:
-            log.warning("command.unobserved", why=str(unavailable))
-        return failed(turn.command, error, observation)
+        gives_up_at = anyio.current_time() + self._unavailable_s_max
+        while True:
+            try:
+                observation = await self._hypervisor.observe(turn.command.vm_uuid)
+            except HypervisorUnavailable as unavailable:
+                # To show nothing is to say that no domain is left, and the pool would start another one.
+                log.warning("command.unobserved", why=str(unavailable))
+                if anyio.current_time() >= gives_up_at:
+                    return failed(turn.command, error, None)
+            else:
+                return failed(turn.command, error, observation)
+            await anyio.sleep(RETRY_PAUSE_S)
 
     async def _try(self, turn: Turn, *, is_resumed: bool) -> CommandOutcome:
         command = turn.command
