@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from host_agent.shell.fabric_store import SimulatedDomain
+from host_agent.shell.simulated_fabric import ACTIVE_STATES
 from pool_master.core import events as ev
 from pool_master.core import evolve
 from pool_master.core.allowed import IMPLEMENTED, allowed_operations, operation_error
 from pool_master.core.classes import message_table
 from pool_master.core.context import Context
 from pool_master.core.datamodel import MessageKind
-from pool_master.core.evolve import REBOOTING, RESERVING
+from pool_master.core.evolve_vm import REBOOTING, RESERVING
 from pool_master.core.placement import memory_needed
 from pool_master.core.pool import Pool
 from pool_master.core.records import EMPTY_TAIL, Break, Tail, follow
@@ -30,6 +31,7 @@ from shared.refs import NULL_HOST, HostRef, TaskRef, VmRef
 from tests.sim.cluster import Cluster, MasterHost
 
 LAST_EVENTS: Final = 40
+PRESERVED: Final = {DomainState.CRASHED: DomainState.PAUSED}
 # A refusal with one of these breaks what allowed_operations has advertised; lack of memory or hosts does not.
 ADVERTISED_AGAINST: Final = (
     "VM_BAD_POWER_STATE",
@@ -98,7 +100,7 @@ class Checks:
                 (host, domain)
                 for host, domain in found
                 if domain is not None
-                and domain.domid >= 0
+                and domain.state in ACTIVE_STATES
                 and not domain.comes_from
                 # Its VCPUs stand still at a hand-over that was cut, until somebody decides.
                 and not domain.is_undecided
@@ -285,29 +287,18 @@ class Checks:
 
     def unsettled(self) -> list[str]:
         """Give what is not as it must be once faults have stopped (5, 9); empty when all is well."""
+        pool = self.pool
         leaders = [node.name for node in self._cluster.masters if node.leads]
-        wrong = [] if len(leaders) == 1 else [f"leaders: {leaders}"]
-        wrong += [
-            f"{task} has no end: {x.event}"
-            for task, x in self._accepted.items()
-            if task not in self._ends
-        ]
-        wrong += [f"operation {x.kind} of {x.task}" for x in self.pool.operations.values()]
-        wrong += [f"stale {stale}" for stale in self.pool.stale_domains.values()]
-        wrong += [
-            f"{h.name_label} is lost"
-            for h in self.pool.hosts.values()
-            if not self.pool.is_live(h.ref)
-        ]
-        wrong += [
-            f"{h.name_label}: unknown {h.unknown_domains}"
-            for h in self.pool.hosts.values()
-            if h.unknown_domains
-        ]
-        wrong += [
-            f"task {x.name_label} {x.ref} is {x.status}"
-            for x in self.pool.tasks.values()
-            if not x.is_finished
+        lost = [host for host in pool.hosts.values() if not pool.is_live(host.ref)]
+        endless = [x for task, x in self._accepted.items() if task not in self._ends]
+        pending = [task for task in pool.tasks.values() if not task.is_finished]
+        wrong = [
+            *([] if len(leaders) == 1 else [f"leaders: {leaders}"]),
+            *(f"no end: {recorded.event}" for recorded in endless),
+            *(f"operation {x.kind} of {x.task}" for x in pool.operations.values()),
+            *(f"stale {stale}" for stale in pool.stale_domains.values()),
+            *(f"{host.name_label} is lost" for host in lost),
+            *(f"task {x.name_label} {x.ref} is {x.status}" for x in pending),
         ]
         return wrong + self._drift()
 
@@ -320,7 +311,14 @@ class Checks:
             for vm in self.pool.vms.values()
             if vm.power_state in states
         }
-        true = {(x.host, x.vm_uuid, x.incarnation, x.state) for x in self._cluster.fabric.running()}
+        fabric = self._cluster.fabric
+        true = {
+            # A guest that crashed and was preserved has a machine, and is Paused in XenAPI's words.
+            (host, x.config.vm_uuid, x.config.incarnation, PRESERVED.get(x.state, x.state))
+            for host in fabric.store.hosts()
+            for x in fabric.domains(host)
+            if x.domid >= 0
+        }
         return [
             *(f"only the pool has {x}" for x in sorted(believed - true)),
             *(f"only the hosts have {x}" for x in sorted(true - believed)),

@@ -1,0 +1,59 @@
+"""Many seeds: whatever breaks, no guest runs twice, nothing acknowledged is lost, every operation ends, all comes right.
+
+VMPOOL_SIM_SEEDS=N runs N seeds instead of 200, VMPOOL_SIM_SEED=S one of them, VMPOOL_SIM_FIRST=S begins there;
+VMPOOL_SIM_LOG=1 shows what the programs log.
+"""
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.sim.simulation import Outcome, simulate
+
+SEEDS: Final = int(os.environ.get("VMPOOL_SIM_SEEDS", "200"))
+FIRST: Final = int(os.environ.get("VMPOOL_SIM_FIRST", "1"))
+ONE: Final = os.environ.get("VMPOOL_SIM_SEED")
+BATCH: Final = 10
+
+
+def failed_before() -> list[int]:
+    lines = (Path(__file__).parent / "seeds.txt").read_text().splitlines()
+    return [int(line.split("#")[0]) for line in lines if line.split("#")[0].strip()]
+
+
+def batches() -> list[tuple[int, ...]]:
+    if ONE is not None:
+        return [(int(ONE),)]
+    old = failed_before()
+    new = [seed for seed in range(FIRST, FIRST + SEEDS) if seed not in old]
+    return [
+        tuple(seeds[first : first + BATCH])
+        for seeds in (old, new)
+        for first in range(0, len(seeds), BATCH)
+    ]
+
+
+def run_batch(seeds: tuple[int, ...]) -> list[Outcome]:
+    """Run seeds; of those in which nothing is wrong nothing more is told."""
+    return [outcome for seed in seeds if (outcome := simulate(seed)).violations]
+
+
+@cache
+def found() -> dict[tuple[int, ...], list[Outcome]]:
+    """Run all batches side by side."""
+    wanted = batches()
+    if len(wanted) == 1:
+        return {wanted[0]: run_batch(wanted[0])}
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as processes:
+        return dict(zip(wanted, processes.map(run_batch, wanted), strict=True))
+
+
+@pytest.mark.parametrize("seeds", batches(), ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
+def test_whatever_breaks_the_invariants_hold(seeds: tuple[int, ...]) -> None:
+    outcomes = found()[seeds]
+    assert not outcomes, "\n\n".join(map(str, outcomes))
