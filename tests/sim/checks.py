@@ -16,7 +16,6 @@ from pool_master.core.allowed import IMPLEMENTED, allowed_operations, operation_
 from pool_master.core.classes import message_table
 from pool_master.core.context import Context
 from pool_master.core.datamodel import MessageKind
-from pool_master.core.evolve_vm import REBOOTING, RESERVING
 from pool_master.core.placement import memory_needed
 from pool_master.core.pool import Pool
 from pool_master.core.records import EMPTY_TAIL, Break, Tail, follow
@@ -31,6 +30,14 @@ from shared.refs import NULL_HOST, HostRef, TaskRef, VmRef
 from tests.sim.cluster import Cluster, MasterHost
 
 LAST_EVENTS: Final = 40
+# What may promise memory on a host on which the VM does not reside yet, or no more.
+RESERVING: Final = (
+    VmOperation.START,
+    VmOperation.START_ON,
+    VmOperation.POOL_MIGRATE,
+    VmOperation.CLEAN_REBOOT,
+    VmOperation.HARD_REBOOT,
+)
 PRESERVED: Final = {DomainState.CRASHED: DomainState.PAUSED}
 # A refusal with one of these breaks what allowed_operations has advertised; lack of memory or hosts does not.
 ADVERTISED_AGAINST: Final = (
@@ -168,7 +175,7 @@ class Checks:
                 self.fail("8 no reservation outlives its operation", f"{vm.uuid}")
 
     def _is_reserving(self, vm: Vm) -> bool:
-        return any(x.kind in (*RESERVING, *REBOOTING) for x in self.pool.operations_of(vm))
+        return any(x.kind in RESERVING for x in self.pool.operations_of(vm))
 
     # --- the masters
 

@@ -193,12 +193,23 @@ class Client:
             return
         if name == "destroy":
             await self._command("VM.destroy", vm)
-        else:
-            values = await self._values(name)
+            return
+        values = await self._values(name)
+        try:
             if self._chance.random() < 0.3:
                 await self._in_background(f"VM.{name}", vm, values)
             else:
                 await self.operate(f"VM.{name}", vm, *values)
+        except Refused as refused:
+            if refused.code != "HOST_OFFLINE":
+                raise
+            await self._rescue(vm)
+
+    async def _rescue(self, vm: str) -> None:
+        """Its host is lost: what an operator does, or high availability."""
+        self._checks.tell(f"{self.name}: rescues {vm}")
+        await self.session.call("VM.power_state_reset", vm)
+        await self.operate("VM.start", vm, False, False)
 
     async def _values(self, name: str) -> list[Any]:
         match name:
