@@ -17,7 +17,7 @@ import structlog
 from pool_master.core import evolve
 from pool_master.core.event_codec import event_from_plain, refs_of
 from pool_master.core.events import Recorded
-from pool_master.core.evolve import Touched
+from pool_master.core.evolve_vm import Touched
 from pool_master.core.pool import Pool
 from pool_master.core.records import EMPTY_TAIL, Break, CommitRecord, Tail, follow, unseal
 from pool_master.core.snapshot import SNAPSHOT_SCHEMA, decode_pool, encode_pool

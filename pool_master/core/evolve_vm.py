@@ -1,0 +1,211 @@
+"""What events make true of VMs: that they exist, where they reside, and what is reserved for them."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import assert_never
+
+from pool_master.core import events as ev
+from pool_master.core.changed import changed
+from pool_master.core.pool import Pool
+from pool_master.core.vm import Console, Vm, VmMetrics
+from shared.codec import moment_from_us
+from shared.enums import ConsoleProtocol, PowerState, VmOperation
+from shared.refs import (
+    NULL_HOST,
+    ConsoleRef,
+    HostRef,
+    TaskRef,
+    VmMetricsRef,
+    VmRef,
+    derive,
+    derive_ref,
+)
+
+Touched = list[tuple[str, str]]
+
+RESERVING = (VmOperation.START, VmOperation.START_ON, VmOperation.POOL_MIGRATE)
+# These need no more than the domain has, but go on needing it where another operation has ended that domain.
+REBOOTING = (VmOperation.CLEAN_REBOOT, VmOperation.HARD_REBOOT)
+
+
+def reservation(pool: Pool, vm: Vm, tasks: Iterable[TaskRef]) -> HostRef:
+    """Give the host on which these operations in flight need room for the VM, or none (invariant 8)."""
+    scheduled = NULL_HOST
+    for task in tasks:
+        operation = pool.operations.get(task)
+        if operation is None:
+            continue
+        if operation.kind in RESERVING:
+            scheduled = (
+                operation.host if operation.destination == NULL_HOST else operation.destination
+            )
+        elif operation.kind in REBOOTING and vm.power_state is PowerState.HALTED:
+            scheduled = operation.host
+    return scheduled
+
+
+def reserving(pool: Pool, vm: Vm) -> Vm:
+    """Give the VM with the reservation that its operations in flight need, or none."""
+    scheduled = reservation(pool, vm, vm.current_operations)
+    if scheduled == vm.scheduled_to_be_resident_on:
+        return vm
+    return changed(vm, scheduled_to_be_resident_on=scheduled)
+
+
+def put_vm(pool: Pool, vm: Vm) -> Touched:
+    """Store a VM and keep the index of residents true; touches the hosts that it came to or left."""
+    old = pool.vms.get(vm.ref)
+    pool.vms[vm.ref] = vm
+    touched: Touched = [("VM", vm.ref)]
+    before = () if old is None else (old.resident_on, old.scheduled_to_be_resident_on)
+    after = (vm.resident_on, vm.scheduled_to_be_resident_on)
+    if before == after:
+        return touched
+    for host in dict.fromkeys((*before, *after)):
+        if host == NULL_HOST or (host in before) == (host in after):
+            continue
+        guests = pool.residents.get(host, ())
+        pool.residents[host] = (
+            (*guests, vm.ref) if host in after else tuple(x for x in guests if x != vm.ref)
+        )
+    # A reservation shows in the host's current_operations, residence in its resident_VMs.
+    return touched + [("host", host) for host in dict.fromkeys((*before, *after))]
+
+
+def evolve_existence(
+    pool: Pool, event: ev.VmCreated | ev.VmDestroyed, _recorded: ev.Recorded
+) -> Touched:
+    """A VM is made, Halted; or it is gone, with all that was tied to it."""
+    match event:
+        case ev.VmCreated():
+            metrics = VmMetrics(
+                ref=VmMetricsRef(event.metrics), vm=event.vm, uuid=event.metrics_uuid
+            )
+            pool.vm_metrics[metrics.ref] = metrics
+            pool.uuids["VM_metrics", metrics.uuid] = metrics.ref
+            pool.uuids["VM", event.uuid] = event.vm
+            vm = Vm(ref=event.vm, uuid=event.uuid, config=event.config, metrics=metrics.ref)
+            return [*put_vm(pool, vm), ("VM_metrics", metrics.ref)]
+        case ev.VmDestroyed():
+            gone = pool.vms.get(event.vm)
+            if gone is None:
+                return []
+            touched = halt(pool, event.vm)
+            del pool.vms[gone.ref], pool.uuids["VM", gone.uuid]
+            old_metrics = pool.vm_metrics.pop(gone.metrics, None)
+            if old_metrics is not None:
+                del pool.uuids["VM_metrics", old_metrics.uuid]
+                touched.append(("VM_metrics", old_metrics.ref))
+            return touched
+    assert_never(event)
+
+
+def evolve_residence(
+    pool: Pool, event: ev.VmStarted | ev.VmMigrated, recorded: ev.Recorded
+) -> Touched:
+    """A host has shown the domain: the VM is there, with the consoles of this domain."""
+    vm = pool.vms.get(event.vm)
+    if vm is None:
+        return []
+    touched = _drop_consoles(pool, vm)
+    now = moment_from_us(recorded.time_us)
+    incarnation = vm.incarnation if isinstance(event, ev.VmMigrated) else event.incarnation
+    vm = changed(
+        vm,
+        resident_on=event.host,
+        scheduled_to_be_resident_on=NULL_HOST,
+        domid=event.domid,
+        incarnation=incarnation,
+        last_incarnation=max(vm.last_incarnation, incarnation),
+        consoles=_add_consoles(pool, vm, f"{incarnation}/{recorded.sequence}", event),
+    )
+    touched += [("console", console) for console in vm.consoles]
+    if isinstance(event, ev.VmStarted):
+        vm = changed(
+            vm, power_state=event.power_state, last_boot_CPU_flags=event.cpu_flags, booted_at=now
+        )
+        touched += _start_metrics(pool, vm, event, now)
+    return touched + put_vm(pool, vm)
+
+
+def _start_metrics(pool: Pool, vm: Vm, event: ev.VmStarted, now: datetime) -> Touched:
+    metrics = pool.vm_metrics.get(vm.metrics)
+    if metrics is None:
+        return []
+    pool.vm_metrics[metrics.ref] = changed(
+        metrics,
+        start_time=now,
+        last_updated=now,
+        memory_actual=event.memory_actual,
+        VCPUs_number=event.vcpus,
+        hvm=not vm.config.PV_kernel,
+    )
+    return [("VM_metrics", metrics.ref)]
+
+
+def _add_consoles(
+    pool: Pool, vm: Vm, occasion: str, event: ev.VmStarted | ev.VmMigrated
+) -> tuple[ConsoleRef, ...]:
+    found = []
+    for protocol, location in (
+        (ConsoleProtocol.RFB, event.console_rfb),
+        (ConsoleProtocol.VT100, event.console_vt100),
+    ):
+        if location:
+            purpose = f"{occasion}/{protocol}"
+            console = Console(
+                ref=ConsoleRef(derive_ref(vm.uuid, purpose)),
+                uuid=derive(vm.uuid, purpose),
+                protocol=protocol,
+                location=location,
+                VM=vm.ref,
+            )
+            pool.consoles[console.ref] = console
+            pool.uuids["console", console.uuid] = console.ref
+            found.append(console.ref)
+    return tuple(found)
+
+
+def _drop_consoles(pool: Pool, vm: Vm) -> Touched:
+    for ref in vm.consoles:
+        console = pool.consoles.pop(ref, None)
+        if console is not None:
+            del pool.uuids["console", console.uuid]
+    return [("console", ref) for ref in vm.consoles]
+
+
+def halt(pool: Pool, ref: VmRef) -> Touched:
+    """No domain is left: all that was tied to it is cleared at once (XenAPI reference 1.0.3)."""
+    vm = pool.vms.get(ref)
+    if vm is None:
+        return []
+    touched = _drop_consoles(pool, vm)
+    halted = changed(
+        vm,
+        power_state=PowerState.HALTED,
+        resident_on=NULL_HOST,
+        domid=-1,
+        incarnation=0,
+        consoles=(),
+    )
+    return touched + put_vm(pool, reserving(pool, halted))
+
+
+def set_power_state(pool: Pool, ref: VmRef, power_state: PowerState) -> Touched:
+    """The domain is paused or runs again; everything else stays."""
+    vm = pool.vms.get(ref)
+    return [] if vm is None else put_vm(pool, changed(vm, power_state=power_state))
+
+
+def rebooted(pool: Pool, event: ev.VmRebooted, recorded: ev.Recorded) -> Touched:
+    """The guest is freshly booted, in the same domain."""
+    now = moment_from_us(recorded.time_us)
+    vm = pool.vms.get(event.vm)
+    if vm is None:
+        return []
+    touched = put_vm(pool, changed(vm, booted_at=now))
+    metrics = pool.vm_metrics.get(vm.metrics)
+    if metrics is not None:
+        pool.vm_metrics[metrics.ref] = changed(metrics, start_time=now, last_updated=now)
+        touched.append(("VM_metrics", metrics.ref))
+    return touched
