@@ -2,8 +2,7 @@
 
 Rules: the only file that imports libvirt. Every method blocks and belongs into a thread; every one looks before it
 does, so that it may be repeated. libvirt's errors end here: as XenApiError, or as HypervisorUnavailable where the
-connection itself is gone. libvirt's events come from one thread that lives as long as the process; what is passed in to
-hear them must not block.
+connection itself is gone. libvirt's events come from one thread per process; what hears them must not block.
 """
 
 import contextlib

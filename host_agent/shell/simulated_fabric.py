@@ -101,7 +101,6 @@ class SimulatedFabric:
         """Cut a host's power: guests and copies are gone at once, definitions stay on its disk."""
         with self.store.lock():
             for domain in self._settled_domains(host):
-                self._drop_copy(host, domain)
                 if domain.comes_from:
                     self.store.remove(host, domain.config.vm_uuid)
                 else:
@@ -149,8 +148,6 @@ class SimulatedFabric:
             before = self._settled(host, vm_uuid)
             after = changed(before)
             if after is not before:
-                if before is not None and (after is None or after.domid < 0):
-                    self._drop_copy(host, before)
                 if after is not None:
                     self._write(host, after)
                 else:
@@ -180,7 +177,6 @@ class SimulatedFabric:
         with self.store.lock():
             domain = self._settled(host, vm_uuid)
             if domain is not None and domain.moves_to:
-                self._drop_copy(host, domain)
                 self._write(host, _staying(domain))
 
     def cut_hand_over(self, host: str, vm_uuid: str, *, arrived: bool) -> None:
@@ -216,6 +212,7 @@ class SimulatedFabric:
         if domain.comes_from:
             source = self.store.read(domain.comes_from, vm_uuid)
             if source is None or source.moves_to != host:
+                # The one place where a copy ends whose migration did: nothing that ends one need think of it.
                 self.store.remove(host, vm_uuid)
                 return None
             self._settle(domain.comes_from, source)
@@ -225,7 +222,6 @@ class SimulatedFabric:
         is_first = not move_is_due or domain.powers_off_at <= domain.moves_at
         if runs and 0 < domain.powers_off_at <= now and is_first:
             off = stopped(domain, DomainChange.POWERED_OFF)
-            self._drop_copy(host, domain)
             self._write(host, off)
             return off
         return self._move(host, domain) if move_is_due else domain
@@ -241,13 +237,6 @@ class SimulatedFabric:
         self._write(domain.moves_to, _arrived(domain))
         self._tell(host, vm_uuid)
         return None
-
-    def _drop_copy(self, host: str, domain: SimulatedDomain) -> None:
-        """Remove the copy that an outgoing migration has made; one that has run already is no copy."""
-        if domain.moves_to:
-            copy = self.store.read(domain.moves_to, domain.config.vm_uuid)
-            if copy is not None and copy.comes_from == host:
-                self.store.remove(domain.moves_to, domain.config.vm_uuid)
 
     def _change_running(
         self, vm_uuid: str, changed: Callable[[SimulatedDomain], SimulatedDomain]

@@ -1,5 +1,6 @@
 """What every hypervisor keeps to, whatever is behind it."""
 
+import asyncio
 import shutil
 from dataclasses import replace
 
@@ -165,6 +166,8 @@ async def test_the_agents_own_deeds_are_answers_and_not_events(kind: str) -> Non
         await hypervisor.destroy(guest.vm_uuid, 1)
         await hypervisor.start(other, paused=False)
         killed = await hypervisor.destroy_all_fast()
+        # Time for what must not be told.
+        await asyncio.sleep(0.3)
 
         assert killed == (other.vm_uuid,)
         await hypervisor.start(replace(other, incarnation=2), paused=False)

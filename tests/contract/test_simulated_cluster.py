@@ -88,8 +88,10 @@ async def test_a_migration_that_fails_leaves_the_guest_running_at_the_source(
             await migrate(cluster, guest)
 
         assert cluster.whereabouts == [("a", "running")]
-        assert await cluster.b.settle_incoming(guest.vm_uuid, 1) is None
         assert await cluster.a.migration_status(guest.vm_uuid, 1) == "here"
+        cluster.faults.clear()
+        await migrate(cluster, guest)
+        assert cluster.whereabouts == [("b", "running")]
 
 
 @in_every_fabric
@@ -190,6 +192,25 @@ async def test_a_migration_goes_on_without_the_agent_that_began_it(kind: str) ->
         again = cluster.reopen("a")
         await again.open()
         assert await again.migration_status(guest.vm_uuid, 1) == "not_here"
+
+
+@in_every_fabric
+async def test_an_arrival_is_told_by_a_destination_whose_agent_came_back_meanwhile(
+    kind: str,
+) -> None:
+    async with running_cluster(kind, migrate_s=0.3) as cluster:
+        guest = config()
+        await cluster.a.start(guest, paused=False)
+        moving = await begin_migration(cluster, guest)
+
+        moving.cancel()
+        await cluster.a.close()
+        await cluster.b.close()
+        again = cluster.reopen("b")
+        await again.open()
+
+        async with listening(again) as at_b:
+            await at_b.wait_for(DomainChange.MIGRATED_IN)
 
 
 @in_every_fabric
