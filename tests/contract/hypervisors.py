@@ -1,6 +1,7 @@
 """The hypervisors that the contract is checked on, each begun empty and left empty."""
 
 import asyncio
+import atexit
 import contextlib
 import os
 import shutil
@@ -89,6 +90,7 @@ def _embedded() -> Hypervisor:
         pytest.skip("there is no qemu-system-x86_64")
     # One folder for the whole run: libvirt looks at every emulator it finds when it meets a new one.
     root = Path(tempfile.gettempdir()) / f"vmpool-embedded-{os.getpid()}"
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
     return LibvirtHypervisor(
         LibvirtSettings(uri=f"qemu:///embed?root={root}", accelerator="tcg", has_vnc=False)
     )
