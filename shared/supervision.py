@@ -27,9 +27,9 @@ STOP_S_MAX: Final = 20.0
 _libc = ctypes.CDLL(None)
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies; to be called in the child."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
+    """Ask the kernel for a signal to this process when its parent dies; to be called in the child."""
+    _libc.prctl(PR_SET_PDEATHSIG, number)
 
 
 class Child:

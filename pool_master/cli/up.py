@@ -14,6 +14,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -25,7 +26,7 @@ from typing import Any, Final
 import XenAPI
 from rich.console import Console
 
-from pool_master.shell.nats_server import NatsServer, NatsServerOptions
+from pool_master.shell.nats_server import NatsServer, NatsServerError, NatsServerOptions
 from shared.supervision import Child
 
 READY_S_MAX: Final = 90.0
@@ -70,7 +71,7 @@ def run(options: UpOptions) -> int:
     """Run until stopped; give the exit code."""
     try:
         return asyncio.run(_up(options))
-    except UpError as error:
+    except (UpError, NatsServerError) as error:
         console.print(f"vmpool up: {error}")
         return 1
 
@@ -186,18 +187,25 @@ def _master(
 
 
 def _kept_listen(listen: str, data: Path) -> str:
-    """Port 0 picks a free port once, and keeps it: clients find the pool again where it was."""
-    host, _, port = listen.rpartition(":")
-    if port != "0":
-        return listen
-    kept = data / "port"
-    if not kept.exists():
-        import socket
+    """Port 0 picks a free port once, and keeps it: clients find the pool again where it was.
 
-        with socket.socket() as probe:
-            probe.bind((host or "127.0.0.1", 0))
-            kept.write_text(str(probe.getsockname()[1]))
-    return f"{host}:{kept.read_text().strip()}"
+    Raises:
+        UpError: somebody else has the port.
+    """
+    host, _, port = listen.rpartition(":")
+    kept = data / "port"
+    if port == "0" and kept.exists():
+        port = kept.read_text().strip()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        # A master would only try again and again, and say so in its log.
+        with socket.create_server((host.strip("[]"), int(port)), family=family) as probe:
+            taken: int = probe.getsockname()[1]
+    except (OSError, ValueError) as error:
+        raise UpError(f"cannot listen on {host}:{port}: {error}") from error
+    if listen.endswith(":0"):
+        kept.write_text(str(taken))
+    return f"{host}:{taken}"
 
 
 def _host_plans(
