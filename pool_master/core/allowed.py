@@ -10,6 +10,7 @@ from typing import Final
 from pool_master.core.vm import Vm
 from shared.enums import PowerState, VmOperation
 from shared.errors import (
+    HostOffline,
     OperationBlocked,
     OperationNotAllowed,
     OtherOperationInProgress,
@@ -165,14 +166,29 @@ _COPYING: Final = (_Op.CLONE, _Op.COPY, _Op.EXPORT)
 _SNAPPING: Final = (_Op.SNAPSHOT, _Op.CHECKPOINT)
 _BESIDE_MIGRATE_SEND: Final = (_Op.METADATA_EXPORT, _Op.CLEAN_SHUTDOWN, _Op.CLEAN_REBOOT)
 _MOVING: Final = (_Op.SUSPEND, _Op.CHECKPOINT, _Op.POOL_MIGRATE, _Op.MIGRATE_SEND)
+# Carried out by the host that runs the domain: nobody can where that host is lost.
+ON_ITS_HOST: Final = (
+    _Op.PAUSE,
+    _Op.UNPAUSE,
+    _Op.CLEAN_SHUTDOWN,
+    _Op.CLEAN_REBOOT,
+    _Op.HARD_SHUTDOWN,
+    _Op.HARD_REBOOT,
+    _Op.SHUTDOWN,
+    _Op.SUSPEND,
+    _Op.POOL_MIGRATE,
+)
 # Never stopped by another operation: they exist for when everything else is stuck.
 _ALWAYS: Final = (_Op.POWER_STATE_RESET, _Op.ASSERT_OPERATION_VALID, _Op.UPDATE_ALLOWED_OPERATIONS)
 
 
 def operation_error(
-    vm: Vm, operation: VmOperation, *, is_forced: bool = False
+    vm: Vm, operation: VmOperation, *, is_stranded: bool = False, is_forced: bool = False
 ) -> XenApiError | None:
-    """Say why `operation` may not be done to `vm` now; None where it may (order: XenAPI reference 1.0.1)."""
+    """Say why `operation` may not be done to `vm` now; None where it may (order: XenAPI reference 1.0.1).
+
+    `is_stranded`: the host on which the VM resides is lost (Pool.is_stranded).
+    """
     if operation in vm.config.blocked_operations:
         return OperationBlocked(vm.ref, vm.config.blocked_operations[operation])
     expected = ALLOWED_POWER_STATES[operation]
@@ -185,7 +201,9 @@ def operation_error(
             operations=vm.current_operations.values(),
             tasks=vm.current_operations.keys(),
         )
-    return _kind_error(vm, operation) or _mobility_error(vm, operation, is_forced=is_forced)
+    if error := _kind_error(vm, operation) or _mobility_error(vm, operation, is_forced=is_forced):
+        return error
+    return HostOffline(vm.resident_on) if is_stranded and operation in ON_ITS_HOST else None
 
 
 def _is_allowed_beside(operation: VmOperation, vm: Vm) -> bool:
@@ -222,16 +240,47 @@ def _kind_error(vm: Vm, operation: VmOperation) -> XenApiError | None:
 def _mobility_error(vm: Vm, operation: VmOperation, *, is_forced: bool) -> XenApiError | None:
     if operation not in _MOVING or is_forced:
         return None
-    platform = vm.config.platform
-    if any(platform.get(key, "").lower() in {"true", "1"} for key in ("nomigrate", "nested-virt")):
+    if _mobility_keys(vm):
         return VmIsImmobile(vm.ref)
     return None
 
 
-def allowed_operations(vm: Vm) -> tuple[VmOperation, ...]:
-    """Give what may be done to `vm` now, in XenAPI's order."""
+def _mobility_keys(vm: Vm) -> bool:
+    platform = vm.config.platform
+    return any(
+        platform.get(key, "").lower() in {"true", "1"} for key in ("nomigrate", "nested-virt")
+    )
+
+
+def allowed_operations(vm: Vm, *, is_stranded: bool = False) -> tuple[VmOperation, ...]:
+    """Give what may be done to `vm` now, in XenAPI's order.
+
+    Most VMs at rest are alike to the predicate: their answer is remembered by all that it depends on.
+    """
+    config = vm.config
+    if vm.current_operations or config.blocked_operations or _mobility_keys(vm):
+        return _ask_each(vm, is_stranded=is_stranded)
+    key = (
+        vm.power_state,
+        config.is_a_template,
+        vm.is_default_template,
+        vm.is_a_snapshot,
+        vm.is_control_domain,
+        is_stranded,
+    )
+    known = _AT_REST.get(key)
+    if known is None:
+        known = _AT_REST[key] = _ask_each(vm, is_stranded=is_stranded)
+    return known
+
+
+_AT_REST: dict[tuple[object, ...], tuple[VmOperation, ...]] = {}
+
+
+def _ask_each(vm: Vm, *, is_stranded: bool) -> tuple[VmOperation, ...]:
     return tuple(
         operation
         for operation in ADVERTISED
-        if operation in IMPLEMENTED and operation_error(vm, operation) is None
+        if operation in IMPLEMENTED
+        and operation_error(vm, operation, is_stranded=is_stranded) is None
     )

@@ -91,7 +91,7 @@ VM_FIELDS: Final[tuple[Field, ...]] = (
         "allowed_operations",
         tuple[VmOperation, ...],
         "list of the operations allowed in this state; advisory: the state may have changed since",
-        lambda _pool, vm: allowed_operations(vm),
+        lambda pool, vm: allowed_operations(vm, is_stranded=pool.is_stranded(vm)),
     ),
     derived(
         "memory_overhead",

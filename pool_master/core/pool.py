@@ -19,6 +19,7 @@ from pool_master.core.table import Records, Table
 from pool_master.core.task import Operation, Task
 from pool_master.core.vm import Console, Vm, VmGuestMetrics, VmMetrics
 from shared.refs import (
+    NULL_HOST,
     ConsoleRef,
     HostMetricsRef,
     HostRef,
@@ -127,6 +128,10 @@ class Pool:
         """Whether the log says that the host lives."""
         record = self.hosts.get(host)
         return record is not None and self.host_metrics[record.metrics].live
+
+    def is_stranded(self, vm: Vm) -> bool:
+        """Whether the host on which the VM resides is lost: nobody can act on its domain."""
+        return vm.resident_on != NULL_HOST and not self.is_live(vm.resident_on)
 
     def operations_of(self, vm: Vm) -> list[Operation]:
         """Give the operations in flight on a VM."""

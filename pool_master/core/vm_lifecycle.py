@@ -15,7 +15,6 @@ from pool_master.core.placement import boot_error, choose_host
 from pool_master.core.pool import Pool
 from pool_master.core.vm import Vm
 from shared.enums import Role, VmOperation
-from shared.errors import HostOffline
 from shared.refs import HostRef, VmRef
 
 
@@ -47,10 +46,8 @@ def on_its_host(pool: Pool, vm: Vm, kind: VmOperation) -> HostRef:
     Raises:
         HostOffline: that host is lost: nobody could carry it out.
     """
-    if error := operation_error(vm, kind):
+    if error := operation_error(vm, kind, is_stranded=pool.is_stranded(vm)):
         raise error
-    if not pool.is_live(vm.resident_on):
-        raise HostOffline(vm.resident_on)
     return vm.resident_on
 
 

@@ -13,7 +13,7 @@ from pool_master.core.placement import boot_error
 from pool_master.core.pool import Pool
 from pool_master.core.vm_lifecycle import accept
 from shared.enums import Role, VmOperation
-from shared.errors import HostOffline, OperationNotAllowed, VmIncompatibleWithThisHost
+from shared.errors import OperationNotAllowed, VmIncompatibleWithThisHost
 from shared.refs import HostRef, VmRef
 
 # Steps of the operation: the source moves the guest, then the destination says whether it has it.
@@ -38,10 +38,11 @@ def decide_pool_migrate(pool: Pool, request: PoolMigrate, context: Context) -> l
     vm = vm_of(pool, request.vm)
     destination = host_of(pool, request.host)
     is_forced = request.options.get("force", "").lower() in {"true", "1"}
-    if error := operation_error(vm, VmOperation.POOL_MIGRATE, is_forced=is_forced):
+    stranded = pool.is_stranded(vm)
+    if error := operation_error(
+        vm, VmOperation.POOL_MIGRATE, is_stranded=stranded, is_forced=is_forced
+    ):
         raise error
-    if not pool.is_live(vm.resident_on):
-        raise HostOffline(vm.resident_on)
     if vm.resident_on == destination.ref:
         raise OperationNotAllowed("the VM is already resident on that host")
     if error := boot_error(pool, vm, destination.ref):

@@ -22,7 +22,8 @@ class AssertOperationValid:
 
 def answer_assert_operation_valid(pool: Pool, request: AssertOperationValid) -> None:
     """XenAPI reference 1.1: exactly the error that the operation would give."""
-    if error := operation_error(vm_of(pool, request.self), request.op):
+    vm = vm_of(pool, request.self)
+    if error := operation_error(vm, request.op, is_stranded=pool.is_stranded(vm)):
         raise error
 
 
