@@ -388,6 +388,12 @@ class Scenario:
 
         return self._outcome(decide, method)
 
+    def answer(self, method: str, *arguments: Any) -> Any:
+        """What a query gives for these wire values."""
+        message, request = bind(method, *arguments)
+        assert message.answer is not None
+        return message.answer(self.pool, request)
+
     def when_lost(self, host: HostRef = HOST, evidence: str = "lease expired") -> "Outcome":
         """A host is surely dead."""
         return self._outcome(lambda _c: decide_host_lost(self.pool, host, evidence), "lost")
