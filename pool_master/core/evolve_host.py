@@ -139,7 +139,9 @@ def set_live(pool: Pool, event: ev.HostCameAlive | ev.HostLost, recorded: ev.Rec
     pool.host_metrics[host.metrics] = changed(metrics, live=is_live, last_updated=now)
     if not is_live:
         pool.hosts[host.ref] = changed(host, lost_count=host.lost_count + 1)
-    return [("host", host.ref), ("host_metrics", host.metrics)]
+    # What may be done to its VMs depends on whether somebody is there to do it.
+    vms = [("VM", ref) for ref in pool.residents_of(host.ref)]
+    return [("host", host.ref), ("host_metrics", host.metrics), *vms]
 
 
 def evolve_stale(

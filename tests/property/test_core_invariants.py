@@ -190,7 +190,8 @@ class PoolMachine(RuleBasedStateMachine):
     def do_what_is_advertised(self, number: int, which: int, host: int) -> None:
         """What is advertised is not refused for the VM's own state (invariant 7); hosts may refuse it."""
         vm = self.pool.vms[self.pick_vm(number)]
-        allowed = [x for x in allowed_operations(vm) if x is not VmOperation.MAKE_INTO_TEMPLATE]
+        advertised = allowed_operations(vm, is_stranded=self.pool.is_stranded(vm))
+        allowed = [each for each in advertised if each is not VmOperation.MAKE_INTO_TEMPLATE]
         if not allowed:
             return
         operation = allowed[which % len(allowed)]
@@ -424,9 +425,11 @@ class PoolMachine(RuleBasedStateMachine):
     @invariant()
     def what_is_advertised_is_allowed(self) -> None:
         for vm in self.pool.vms.values():
-            allowed = allowed_operations(vm)
+            is_stranded = self.pool.is_stranded(vm)
+            allowed = allowed_operations(vm, is_stranded=is_stranded)
             for operation in IMPLEMENTED:
-                assert (operation in allowed) == (operation_error(vm, operation) is None)
+                error = operation_error(vm, operation, is_stranded=is_stranded)
+                assert (operation in allowed) == (error is None)
             assert list(allowed) == [x for x in ADVERTISED if x in allowed]
 
     @invariant()

@@ -106,8 +106,11 @@ def a_vm(power_state: PowerState = PowerState.HALTED, *running: VmOperation, **c
     return replace(vm, **own)
 
 
-def code_of(vm: Vm, operation: str, *, is_forced: bool = False) -> str | None:
-    error = operation_error(vm, VmOperation(operation), is_forced=is_forced)
+def code_of(
+    vm: Vm, operation: str, *, is_forced: bool = False, is_stranded: bool = False
+) -> str | None:
+    kind = VmOperation(operation)
+    error = operation_error(vm, kind, is_stranded=is_stranded, is_forced=is_forced)
     return None if error is None else error.code
 
 
@@ -199,7 +202,7 @@ def test_every_implemented_operation_has_a_message_and_every_message_is_implemen
 def test_a_refusal_says_why_in_xenapis_words(
     vm: Vm, operation: str, description: list[str]
 ) -> None:
-    error = operation_error(vm, VmOperation(operation))
+    error = operation_error(vm, VmOperation(operation), is_stranded=False)
     assert error is not None
     assert error.description == description
 
@@ -301,7 +304,9 @@ def test_a_vm_that_must_stay_is_moved_only_by_force(
     ],
 )
 def test_what_can_be_called_is_advertised_in_xenapis_order(vm: Vm, names: str) -> None:
-    assert [str(operation) for operation in allowed_operations(vm)] == names.split()
+    assert [
+        str(operation) for operation in allowed_operations(vm, is_stranded=False)
+    ] == names.split()
 
 
 operations = st.sampled_from(VmOperation)
@@ -324,20 +329,39 @@ vms = st.builds(
 )
 
 
-@given_any(vm=vms)
-def test_what_is_advertised_is_exactly_what_would_not_be_refused(vm: Vm) -> None:
+def asked_one_by_one(vm: Vm, *, is_stranded: bool) -> list[VmOperation]:
+    return [
+        operation
+        for operation in ADVERTISED
+        if operation in IMPLEMENTED
+        and operation_error(vm, operation, is_stranded=is_stranded) is None
+    ]
+
+
+@given_any(vm=vms, is_stranded=st.booleans())
+def test_what_is_advertised_is_exactly_what_would_not_be_refused(vm: Vm, is_stranded: bool) -> None:
     """Invariant 7, through whatever makes it fast."""
-    expected = [
-        operation
-        for operation in ADVERTISED
-        if operation in IMPLEMENTED and operation_error(vm, operation) is None
-    ]
-    assert list(allowed_operations(vm)) == expected
-    # A VM that is in everything else the same: a cache must not mix them up.
-    plain = replace(vm, config=config(name_label="another"))
-    assert list(allowed_operations(plain)) == [
-        operation
-        for operation in ADVERTISED
-        if operation in IMPLEMENTED and operation_error(plain, operation) is None
-    ]
-    assert list(allowed_operations(vm)) == expected
+    # Neighbours that differ in one thing: what is remembered of one must not be said of another.
+    for each in (vm, replace(vm, config=config(name_label="another")), vm):
+        for stranded in (is_stranded, not is_stranded):
+            advertised = list(allowed_operations(each, is_stranded=stranded))
+            assert advertised == asked_one_by_one(each, is_stranded=stranded)
+
+
+@pytest.mark.parametrize(
+    ("state", "names"),
+    [
+        (PowerState.HALTED, "destroy make_into_template start start_on"),
+        (PowerState.RUNNING, ""),
+        (PowerState.PAUSED, ""),
+    ],
+)
+def test_what_only_a_lost_host_could_do_is_not_advertised(state: PowerState, names: str) -> None:
+    allowed = allowed_operations(a_vm(state), is_stranded=True)
+    assert [str(operation) for operation in allowed] == names.split()
+
+
+def test_a_reset_is_what_remains_on_a_lost_host() -> None:
+    vm = a_vm(PowerState.RUNNING)
+    assert code_of(vm, "hard_shutdown", is_stranded=True) == "HOST_OFFLINE"
+    assert code_of(vm, "power_state_reset", is_stranded=True) is None

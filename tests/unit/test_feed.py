@@ -129,6 +129,14 @@ def test_residence_touches_the_host_and_the_consoles() -> None:
     assert ("console", DEL, console) in heard(scenario, since)
 
 
+def test_a_host_that_is_lost_or_back_changes_what_may_be_done_to_its_vms() -> None:
+    scenario = given(*a_pool(1), *running())
+    for event in (ev.HostLost(host=HOST, evidence=""), ev.HostCameAlive(host=HOST)):
+        since = scenario.pool.sequence
+        scenario.and_given(event)
+        assert ("VM", MOD, VM) in heard(scenario, since)
+
+
 def test_only_a_bounded_number_of_deletions_is_remembered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
