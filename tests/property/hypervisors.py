@@ -54,6 +54,7 @@ class Hypervisor:
     domids: int = 0
     domains: dict[str, Domain] = field(default_factory=dict)
     newest: dict[str, int] = field(default_factory=dict)
+    stream: list[HostCommand] = field(default_factory=list)
     waiting: dict[str, HostCommand] = field(default_factory=dict)
     cancelled: dict[str, None] = field(default_factory=dict)
     outcomes: dict[str, CommandSucceeded | CommandFailed] = field(default_factory=dict)
@@ -109,10 +110,20 @@ class Hypervisor:
             self.sequence = 0
             self.outcomes.clear()
             self.newest.clear()
+            # Of what was acknowledged to the stream nothing comes again; only a journal knows what was done.
+            self.stream.clear()
         self.say_inventory()
+        self.hear_again(5)
+
+    def hear_again(self, count: int) -> None:
+        """Get the newest commands of the stream, which were not acknowledged, once more."""
+        self.stream, again = self.stream[:-count], self.stream[-count:]
+        for command in again:
+            self.receive(command)
 
     def receive(self, command: HostCommand) -> None:
         """Take a command into its VM's lane: as `admit` does."""
+        self.stream.append(command)
         if not self.is_up:
             return
         if isinstance(command.action, CancelCommand):
@@ -174,6 +185,11 @@ class Hypervisor:
         """Whether the VM's guest can touch its disks here."""
         domain = self.domains.get(vm_uuid)
         return domain is not None and domain.state in ALIVE
+
+
+def is_starting(command: HostCommand) -> bool:
+    """Whether the command brings a guest to run: only a host that holds a lease does that."""
+    return isinstance(command.action, StartDomain | RestartDomain | UnpauseDomain | MigrateDomain)
 
 
 def _is_patient(command: HostCommand) -> bool:

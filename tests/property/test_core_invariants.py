@@ -39,7 +39,7 @@ from shared.enums import OnCrashBehaviour, OnNormalExit, PowerState, VmOperation
 from shared.errors import XenApiError
 from shared.protocol import DomainChange, DomainState, HostCommand, HostReport
 from shared.refs import NULL_HOST, HostRef, TaskRef, VmRef
-from tests.property.hypervisors import Hypervisor, carry_out, exits
+from tests.property.hypervisors import Hypervisor, carry_out, exits, is_starting
 from tests.support.spec import ALICE, BEGINNING_US, GIB, a_pool, bind, config, host_ref
 
 HOSTS: Final = 3
@@ -279,10 +279,25 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(number=numbers, goes_well=st.integers(0, 3).map(bool))
     def work(self, number: int, goes_well: bool) -> None:
         busy = [host for host in self.hosts.values() if host.waiting]
-        host = busy[number % len(busy)]
+        self.work_on(busy[number % len(busy)], goes_well=goes_well)
+
+    def work_on(self, host: Hypervisor, *, goes_well: bool) -> bool:
+        """Let a host carry out one command, if it may: what its lease allows is what the log says of it."""
         command = host.next_command()
         assert command is not None
+        record = self.pool.hosts[host_ref(host.number)]
+        if command.host_epoch < record.lost_count:
+            del host.waiting[command.command_id]
+            return True
+        if is_starting(command) and not self.pool.is_live(record.ref):
+            return False
         carry_out(host, command, self.by_uuid, goes_well=goes_well)
+        return True
+
+    @rule(host=host_numbers, count=st.integers(1, 9))
+    def redeliver_commands(self, host: int, count: int) -> None:
+        if self.hosts[host].is_up:
+            self.hosts[host].hear_again(count)
 
     @precondition(lambda self: any(h.outbox for h in self.hosts.values()))
     @rule(number=numbers)
@@ -489,11 +504,8 @@ class PoolMachine(RuleBasedStateMachine):
         for host, command in plan_all(self.pool):
             self.tell(host, command)
         for _ in range(200):
-            working = [each for each in self.hosts.values() if each.waiting]
-            for busy in working:
-                next_one = busy.next_command()
-                assert next_one is not None
-                carry_out(busy, next_one, self.by_uuid, goes_well=True)
+            waiting = [each for each in self.hosts.values() if each.waiting]
+            working = [each for each in waiting if self.work_on(each, goes_well=True)]
             speaking = [each for each in self.hosts.values() if each.outbox]
             for speaker in speaking:
                 self.take(speaker.outbox.pop(0))
