@@ -236,14 +236,10 @@ class RunningPool:
 
     def _kill_remains(self) -> dict[int, list[str]]:
         """Kill whatever still names the data folder in its command line; give what there was."""
-        left = {pid: words for pid, words in _commands().items() if self._is_ours(words)}
+        left = processes_naming(self.data)
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         return left
-
-    def _is_ours(self, words: list[str]) -> bool:
-        inside = f"{self.data}/"
-        return any(word.startswith(inside) for word in words)
 
 
 @contextmanager
@@ -264,6 +260,16 @@ def running_pool(
             pool._process.kill()
             pool._process.wait()
             pool._kill_remains()
+
+
+def processes_naming(folder: Path) -> dict[int, list[str]]:
+    """The processes whose command line names the folder or something in it."""
+    inside = f"{folder}/"
+    return {
+        pid: words
+        for pid, words in _commands().items()
+        if any(f"{word}/".startswith(inside) for word in words)
+    }
 
 
 def _commands() -> dict[int, list[str]]:
