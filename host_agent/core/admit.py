@@ -100,7 +100,7 @@ class Stale:
 Admission = Run | Resume | Wait | Repeat | Refuse | Stale
 
 
-def admit(entry: JournalEntry | None, command: HostCommand, knowledge: Knowledge) -> Admission:
+def admit(entry: JournalEntry | None, command: HostCommand, knowledge: Knowledge) -> Admission:  # noqa: PLR0911 - one return a case
     """Say what becomes of `command`, given what the journal holds of it."""
     if entry is not None and entry.outcome is not None:
         return Repeat(entry.outcome)

@@ -152,7 +152,7 @@ _SCALARS: Final[Mapping[object, WireType]] = {
 }
 
 
-def wire_type(annotation: Any) -> WireType:
+def wire_type(annotation: Any) -> WireType:  # noqa: PLR0911 - one return a case
     """Give the wire type that a Python annotation stands for."""
     if annotation in _SCALARS:
         return _SCALARS[annotation]

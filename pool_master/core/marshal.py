@@ -86,7 +86,7 @@ def _of(wire_type: WireType | None) -> WireType:
     return wire_type
 
 
-def from_wire(value: Any, wire_type: WireType, name: str) -> Any:
+def from_wire(value: Any, wire_type: WireType, name: str) -> Any:  # noqa: PLR0911 - one return a case
     """Give what a client sent as a plain value of the type: enums checked, refs and ints normalised.
 
     Raises:

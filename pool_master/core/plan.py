@@ -81,7 +81,7 @@ def command_for(pool: Pool, operation: Operation, vm: Vm) -> HostCommand:
     )
 
 
-def _action(pool: Pool, operation: Operation, vm: Vm) -> HostAction:
+def _action(pool: Pool, operation: Operation, vm: Vm) -> HostAction:  # noqa: PLR0911 - one return a case
     match operation.kind:
         case VmOperation.START | VmOperation.START_ON:
             is_paused = operation.arguments.get("start_paused") == "true"

@@ -32,7 +32,7 @@ CRASH_LOOP_S: Final = 120.0
 ALIVE: Final = (DomainState.RUNNING, DomainState.PAUSED)
 
 
-def reconcile_change(
+def reconcile_change(  # noqa: PLR0911 - one return a case
     pool: Pool, host: HostRef, changed: DomainChanged, context: Context
 ) -> list[ev.Event]:
     """Give the events that a domain's own change makes."""
@@ -104,9 +104,7 @@ def _drift(pool: Pool, host: HostRef, vm: Vm | None, seen: DomainObservation) ->
     if vm is None or _is_unknown(pool, seen):
         return []  # Not ours to judge: shown by the inventory, never touched.
     for operation in pool.operations_of(vm):
-        is_expected = (
-            operation.incarnation == seen.incarnation or vm.incarnation == seen.incarnation
-        )
+        is_expected = seen.incarnation in {operation.incarnation, vm.incarnation}
         if is_expected and host in {operation.host, operation.destination, vm.resident_on}:
             return []
     stale = f"{host}/{seen.vm_uuid}/{seen.incarnation}"

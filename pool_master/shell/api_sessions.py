@@ -73,7 +73,7 @@ class SessionApi:
             host=reign.writer.pool.record.master,
         )
 
-    async def answer(self, caller: Caller, reign: Reign) -> Any:
+    async def answer(self, caller: Caller, reign: Reign) -> Any:  # noqa: PLR0911 - one return a message
         """Give the value of one message."""
         request = request_of(caller.method, caller.message, caller.values)
         match caller.method:

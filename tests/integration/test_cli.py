@@ -111,7 +111,7 @@ def test_refusals_are_one_line_with_names_and_code_1(pool: RunningPool) -> None:
     line = refusal(pool, "vm", "stop", "idle")
     assert line == "vmpool: VM_BAD_POWER_STATE: idle is halted, and this needs it running."
     assert "2 VMs are called 'twin'" in refusal(pool, "vm", "start", "twin")
-    assert "did you mean idle" in refusal(pool, "vm", "start", "idel")
+    assert "did you mean idle" in refusal(pool, "vm", "start", "idles")
     made(pool, "huge", "--memory", "900GiB")
     assert "HOST_NOT_ENOUGH_FREE_MEMORY" in refusal(pool, "vm", "start", "huge", "--on", "host1")
 

@@ -105,6 +105,7 @@ async def test_numbers_are_never_given_twice_even_where_all_reports_were_deliver
     opener: Opener,
 ) -> None:
     async with opened(opener) as journal:
+        made = report(journal)
         for _ in range(30):
             made = report(journal)
             await journal.write(made)
