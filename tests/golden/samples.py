@@ -12,7 +12,7 @@ from shared.enums import (
     VmOperation,
 )
 from shared.refs import VmRef
-from tests.support.spec import (
+from tests.support.facts import (
     HOST,
     HOST_2,
     POOL,

@@ -14,7 +14,7 @@ from pool_master.core.upcast import upcast
 from shared.codec import DecodeError, pack, unpack
 from tests.golden.samples import samples
 from tests.golden.write import FOLDER, path_of, text_of
-from tests.support.spec import HOST, HOST_2, VM, task
+from tests.support.facts import HOST, HOST_2, VM, task
 
 FILES: Final = sorted(FOLDER.glob("*.json"))
 

@@ -27,7 +27,7 @@ from shared.protocol import (
     StartDomain,
     UnpauseDomain,
 )
-from tests.support.spec import host_uuid, inventory, seen
+from tests.support.facts import host_uuid, inventory, seen
 
 ALIVE: Final = (DomainState.RUNNING, DomainState.PAUSED)
 

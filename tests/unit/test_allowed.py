@@ -19,7 +19,7 @@ from pool_master.core.datamodel import MessageKind
 from pool_master.core.vm import Vm
 from shared.enums import PowerState, VmOperation
 from shared.refs import TaskRef
-from tests.support.spec import VM, config
+from tests.support.facts import VM, config
 
 STATES: Final = {
     "H": PowerState.HALTED,

@@ -19,21 +19,20 @@ from pool_master.core.pool import TABLE_OF_CLASS
 from shared.enums import EventOperation
 from shared.errors import EventFromTokenParseFailure, EventSubscriptionParseFailure
 from shared.refs import VmRef, derive
-from tests.support.spec import (
+from tests.support.facts import (
     HOST,
     HOST_2,
     OTHER_VM,
     OTHER_VM_UUID,
     VM,
-    Scenario,
     a_pool,
-    given,
     host_joined,
     running,
     task,
     vm_created,
     vm_started,
 )
+from tests.support.spec import Scenario, given
 
 ADD, MOD, DEL = EventOperation.ADD, EventOperation.MOD, EventOperation.DEL
 EVERYTHING: Final = ["*"]

@@ -9,16 +9,13 @@ from pool_master.core.host_reports import UnknownHost, command_id_of
 from shared import protocol as says
 from shared.enums import PowerState, TaskStatus, VmOperation
 from shared.protocol import DomainState, HostReport
-from tests.support.spec import (
+from tests.support.facts import (
     HOST,
     HOST_2,
     VM,
     VM_UUID,
-    Scenario,
     a_pool,
     accepted,
-    given,
-    halted_after,
     inventory,
     paused,
     running,
@@ -27,6 +24,7 @@ from tests.support.spec import (
     vm_created,
     vm_started,
 )
+from tests.support.spec import Scenario, given, halted_after
 
 DONE: Final = ev.TaskSucceeded(task=task(1))
 FAILED: Final = ev.TaskFailed(task=task(1), error_info=("INTERNAL_ERROR", "x"))

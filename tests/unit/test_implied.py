@@ -10,19 +10,18 @@ from pool_master.core.datamodel import Kind, MessageKind, Qualifier
 from shared.enums import Role, VmOperation
 from shared.errors import HandleInvalid, InvalidValue, UuidInvalid
 from shared.refs import NULL, VmRef, derive
-from tests.support.spec import (
+from tests.support.facts import (
     HOST,
     OTHER_VM,
     OTHER_VM_UUID,
     VM,
     VM_UUID,
-    Scenario,
     a_pool,
-    given,
     running,
     task,
     vm_created,
 )
+from tests.support.spec import Scenario, given
 
 STORED: Final = [model for model in CLASSES if model.table]
 NAMES: Final = [model.name for model in STORED]

@@ -28,15 +28,8 @@ from pool_master.core.marshal import constructor_values, field_value, from_wire,
 from shared.enums import PowerState, VmOperation
 from shared.errors import InvalidValue, XenApiError
 from shared.refs import NULL, HostRef
-from tests.support.spec import (
-    HOST_2,
-    VM,
-    Scenario,
-    a_pool,
-    accepted,
-    given,
-    running,
-)
+from tests.support.facts import HOST_2, VM, a_pool, accepted, running
+from tests.support.spec import Scenario, given
 
 POWER_STATE: Final = wire_type(PowerState)
 OPERATIONS: Final = wire_type(dict[VmOperation, str])

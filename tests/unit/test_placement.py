@@ -20,7 +20,7 @@ from pool_master.core.placement import (
 from shared.enums import OnCrashBehaviour, VmOperation
 from shared.errors import HostNotEnoughFreeMemory, NoHostsAvailable, XenApiError
 from shared.refs import HostRef
-from tests.support.spec import (
+from tests.support.facts import (
     GIB,
     HOST,
     HOST_2,
@@ -29,15 +29,14 @@ from tests.support.spec import (
     OTHER_VM,
     OTHER_VM_UUID,
     VM,
-    Scenario,
     a_pool,
     accepted,
-    given,
     host_described,
     live_host,
     running,
     vm_created,
 )
+from tests.support.spec import Scenario, given
 
 EMPTY: Final = 8 * GIB
 OVERHEAD: Final = 16 * MIB + 4 * MIB  # Of a VM of 512 MiB: the floor, and 1/128.

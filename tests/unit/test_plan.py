@@ -21,17 +21,15 @@ from shared.protocol import (
     UnpauseDomain,
 )
 from shared.refs import NULL_HOST
-from tests.support.spec import (
+from tests.support.facts import (
     HOST,
     HOST_2,
     MIB,
     VM,
     VM_UUID,
-    Scenario,
     a_pool,
     accepted,
     elected,
-    given,
     host_uuid,
     paused,
     running,
@@ -39,6 +37,7 @@ from tests.support.spec import (
     task,
     vm_created,
 )
+from tests.support.spec import Scenario, given
 
 HOSTED: Final = (
     VmOperation.START,

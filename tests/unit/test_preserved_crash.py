@@ -6,15 +6,8 @@ from pool_master.core import events as ev
 from pool_master.core.vm_lifecycle import HardShutdown, Unpause
 from shared.enums import VmOperation
 from shared.protocol import DomainState
-from tests.support.spec import (
-    VM,
-    a_pool,
-    accepted,
-    given,
-    paused,
-    seen,
-    task,
-)
+from tests.support.facts import VM, a_pool, accepted, paused, seen, task
+from tests.support.spec import given
 
 PRESERVED = replace(seen(), state=DomainState.CRASHED)
 GONE = seen(DomainState.CRASHED)

@@ -9,7 +9,7 @@ from pool_master.core.plan import plan_stale
 from shared.enums import OnCrashBehaviour, OnNormalExit, PowerState, VmOperation
 from shared.protocol import DomainChange, DomainState, ForgetDomain
 from shared.refs import HostRef, TaskRef, VmRef, derive, derive_ref
-from tests.support.spec import (
+from tests.support.facts import (
     GIB,
     HOST,
     HOST_2,
@@ -17,13 +17,9 @@ from tests.support.spec import (
     OTHER_VM_UUID,
     VM,
     VM_UUID,
-    Outcome,
-    Scenario,
     a_pool,
     accepted,
     changed,
-    given,
-    halted_after,
     host_described,
     inventory,
     paused,
@@ -33,6 +29,7 @@ from tests.support.spec import (
     vm_created,
     vm_started,
 )
+from tests.support.spec import Outcome, Scenario, given, halted_after
 
 RESTART: Final = OnNormalExit.RESTART
 DESTROY: Final = OnNormalExit.DESTROY

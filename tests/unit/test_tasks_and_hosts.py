@@ -8,14 +8,12 @@ from pool_master.core import events as ev
 from pool_master.core.host_messages import host_ref_of
 from shared.enums import TaskStatus, VmOperation
 from shared.refs import derive
-from tests.support.spec import (
+from tests.support.facts import (
     HOST,
     HOST_2,
     VM,
-    Scenario,
     a_pool,
     accepted,
-    given,
     host_joined,
     pool_created,
     running,
@@ -24,6 +22,7 @@ from tests.support.spec import (
     task_uuid,
     vm_created,
 )
+from tests.support.spec import Scenario, given
 
 OWN: Final = task(1)
 

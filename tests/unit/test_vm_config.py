@@ -9,19 +9,8 @@ from pool_master.core import events as ev
 from pool_master.core.vm_lifecycle import StartOn
 from shared.enums import OnCrashBehaviour, PowerState, VmOperation
 from shared.refs import NULL_HOST, VmRef, derive, derive_ref
-from tests.support.spec import (
-    GIB,
-    HOST,
-    MIB,
-    VM,
-    Scenario,
-    a_pool,
-    accepted,
-    config,
-    given,
-    running,
-    vm_created,
-)
+from tests.support.facts import GIB, HOST, MIB, VM, a_pool, accepted, config, running, vm_created
+from tests.support.spec import Scenario, given
 
 # What an old client sends: every mandatory member, ints as strings, nothing of today's.
 RECORD: Final[dict[str, Any]] = {

@@ -18,7 +18,7 @@ from pool_master.core.vm_lifecycle import (
 )
 from shared.enums import PowerState, TaskStatus, VmOperation
 from shared.refs import NULL_HOST, HostRef, VmRef
-from tests.support.spec import (
+from tests.support.facts import (
     GIB,
     HOST,
     HOST_2,
@@ -28,8 +28,6 @@ from tests.support.spec import (
     VM,
     a_pool,
     accepted,
-    given,
-    halted_after,
     host_joined,
     paused,
     pool_created,
@@ -39,6 +37,7 @@ from tests.support.spec import (
     vm_created,
     vm_started,
 )
+from tests.support.spec import given, halted_after
 
 START_ON = StartOn(vm=VM, host=HOST, start_paused=False, force=False)
 START = Start(vm=VM, start_paused=False, force=False)

@@ -11,7 +11,7 @@ from pool_master.core.vm_migration import PoolMigrate
 from shared.enums import PowerState, VmOperation
 from shared.protocol import CancelCommand, DomainState, MigrateDomain, SettleMigration
 from shared.refs import NULL_HOST, HostRef
-from tests.support.spec import (
+from tests.support.facts import (
     GIB,
     HOST,
     HOST_2,
@@ -19,11 +19,8 @@ from tests.support.spec import (
     MIB,
     VM,
     VM_UUID,
-    Scenario,
     a_pool,
     accepted,
-    given,
-    halted_after,
     host_described,
     live_host,
     running,
@@ -31,6 +28,7 @@ from tests.support.spec import (
     task,
     vm_created,
 )
+from tests.support.spec import Scenario, given, halted_after
 
 MIGRATE: Final = PoolMigrate(vm=VM, host=HOST_2)
 NOWHERE: Final = ("VM_MIGRATE_FAILED", VM, HOST, HOST_2, "the guest did not arrive")

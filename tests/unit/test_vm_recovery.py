@@ -11,14 +11,12 @@ from pool_master.core.vm_migration import PoolMigrate
 from pool_master.core.vm_recovery import PowerStateReset
 from shared.enums import TaskStatus, VmOperation
 from shared.protocol import HostInventory
-from tests.support.spec import (
+from tests.support.facts import (
     HOST,
     HOST_2,
     VM,
     VM_UUID,
     a_pool,
-    given,
-    halted_after,
     host_uuid,
     inventory,
     paused,
@@ -28,6 +26,7 @@ from tests.support.spec import (
     vm_created,
     vm_started,
 )
+from tests.support.spec import given, halted_after
 
 RESET: Final = PowerStateReset(vm=VM)
 PROVEN: Final = ev.VmReset(vm=VM, evidence=f"host {host_uuid(1)} was declared lost")
