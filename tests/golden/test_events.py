@@ -10,7 +10,7 @@ from pool_master.core import evolve
 from pool_master.core.event_codec import UnknownEvent, event_from_plain, event_to_plain, refs_of
 from pool_master.core.events import EVENT_TYPES, Recorded, VmCreated
 from pool_master.core.pool import Pool
-from pool_master.core.upcast import upcast
+from pool_master.core.upcast import EVENT_VERSIONS, UPCASTS, upcast
 from shared.codec import DecodeError, pack, unpack
 from tests.golden.samples import samples
 from tests.golden.write import FOLDER, path_of, text_of
@@ -121,3 +121,15 @@ def test_evolve_takes_every_event_in_any_state() -> None:
         )
         pool.stamp(evolve.apply(pool, numbered))
     assert pool.sequence == 2 * len(EVENT_TYPES)
+
+
+def test_an_older_version_reads_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EVENT_VERSIONS, "VmPaused", 3)
+    monkeypatch.setitem(UPCASTS, ("VmPaused", 1), lambda old: {"machine": old["guest"]})
+    monkeypatch.setitem(UPCASTS, ("VmPaused", 2), lambda old: {"vm": old["machine"]})
+    plain = read("VmPaused.v1.json")
+    today = decoded([plain[0], 3, *plain[2:]])
+    assert decoded([plain[0], 2, *plain[2:8], {"machine": VM}]) == today
+    assert decoded([plain[0], 1, *plain[2:8], {"guest": VM}]) == today
+    with pytest.raises(DecodeError):
+        decoded([plain[0], 4, *plain[2:]])

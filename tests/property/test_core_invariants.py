@@ -18,6 +18,7 @@ from pool_master.core.allowed import allowed_operations
 from pool_master.core.plan import plan_all
 from pool_master.core.pool import Pool
 from pool_master.core.reconcile import decide_host_lost
+from pool_master.core.snapshot import decode_pool, encode_pool
 from shared.enums import OnCrashBehaviour, OnNormalExit, VmOperation
 from shared.protocol import DomainChange, HostReport
 from shared.refs import TaskRef
@@ -231,6 +232,11 @@ class PoolMachine(CheckedPool):
         self.now_us += seconds * 1_000_000
         for host, command in plan_all(self.pool):
             self.tell(host, command)
+
+    @rule()
+    def take_over_from_a_snapshot(self) -> None:
+        """A master that replays starts from a snapshot: what follows must come out the same."""
+        self.replayed = decode_pool(encode_pool(self.replayed))
 
     @precondition(lambda self: self.pool.vms)
     @rule(number=numbers)

@@ -7,6 +7,7 @@ from hypothesis import given as given_any
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from pool_master.core import events as ev
 from pool_master.core.allowed import (
     ADVERTISED,
     ALLOWED_POWER_STATES,
@@ -18,8 +19,10 @@ from pool_master.core.classes import message_table
 from pool_master.core.datamodel import MessageKind
 from pool_master.core.vm import Vm
 from shared.enums import PowerState, VmOperation
+from shared.errors import HostOffline, VmBadPowerState
 from shared.refs import TaskRef
-from tests.support.facts import VM, config
+from tests.support.facts import HOST, VM, a_pool, config, running
+from tests.support.spec import given
 
 STATES: Final = {
     "H": PowerState.HALTED,
@@ -365,3 +368,14 @@ def test_a_reset_is_what_remains_on_a_lost_host() -> None:
     vm = a_vm(PowerState.RUNNING)
     assert code_of(vm, "hard_shutdown", is_stranded=True) == "HOST_OFFLINE"
     assert code_of(vm, "power_state_reset", is_stranded=True) is None
+
+
+def test_clients_can_ask_whether_an_operation_would_be_refused() -> None:
+    scenario = given(*a_pool(1), *running())
+    assert scenario.answer("VM.assert_operation_valid", VM, "pause") is None
+    with pytest.raises(VmBadPowerState) as refused:
+        scenario.answer("VM.assert_operation_valid", VM, "start")
+    assert refused.value.parameters == (VM, "halted", "running")
+    scenario.and_given(ev.HostLost(host=HOST, evidence=""))
+    with pytest.raises(HostOffline):
+        scenario.answer("VM.assert_operation_valid", VM, "pause")

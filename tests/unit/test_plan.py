@@ -236,3 +236,9 @@ def test_a_step_that_is_over_is_not_told_again() -> None:
     scenario.when_done(1, seen(incarnation=3)).then_so()
     assert plan_all(scenario.pool) == []
     assert scenario.vm(VM).resident_on == HOST_2
+
+
+def test_an_operation_that_no_host_carries_out_is_a_mistake_of_ours() -> None:
+    scenario = given(*a_pool(1), vm_created(), accepted(VmOperation.CLONE))
+    with pytest.raises(AssertionError, match="clone"):
+        plan_all(scenario.pool)

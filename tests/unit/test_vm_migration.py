@@ -271,6 +271,18 @@ def test_what_waited_goes_back_to_the_source_when_the_destination_is_lost() -> N
     )
 
 
+def test_what_waited_for_a_guest_that_only_a_lost_source_has_ends() -> None:
+    """The log is from before a loss ended what waited: whoever reads it must end it all the same."""
+    scenario = migrating().when(HardShutdown(vm=VM)).then_so()
+    scenario.and_given(
+        ev.HostLost(host=HOST, evidence=""), ev.OperationAdvanced(task=task(1), step=1, host=HOST_2)
+    )
+    scenario.when_done(1).then(
+        ev.TaskFailed(task=task(1), error_info=NOWHERE),
+        ev.TaskFailed(task=task(2), error_info=("HOST_OFFLINE", HOST)),
+    )
+
+
 # --- refusals
 
 
