@@ -105,7 +105,8 @@ def test_the_tour_of_the_readme_works_when_pasted(tmp_path: Path) -> None:
     tour = (ROOT / "README.md").read_text().partition("## A first tour")[2].partition("\n## ")[0]
     blocks = re.findall(r"^```(\w+)\n(.*?)^```$", tour, re.MULTILINE | re.DOTALL)
     assert [language for language, _ in blocks] == ["sh", "sh", "python", "sh"]
-    (tmp_path / ".vmpool").symlink_to(tmp_path / "pool")
+    (tmp_path / ".vmpool").mkdir()
+    (tmp_path / ".vmpool" / "tour").symlink_to(tmp_path / "pool")
     (tmp_path / ".venv").symlink_to(sys.prefix)
     (tmp_path / "tour.py").write_text(blocks[2][1])
     # A pasted line fails for itself alone; here it must fail the test.
