@@ -103,6 +103,7 @@ class LeaseGuard:
     """What one host knows of its lease.
 
     `others` are the peer addresses of the pool's other hosts by uuid, None while nobody has said.
+    `host_epoch` is the newest grant's, -1 before the first of a host's life.
     `promises` are until when this host owes it to each asker to start nothing.
     """
 
@@ -112,7 +113,7 @@ class LeaseGuard:
     kept_until: float
     valid_until: float = -math.inf
     term: int = 0
-    host_epoch: int = 0
+    host_epoch: int = -1
     others: Mapping[str, str] | None = None
     promises: Mapping[str, float] = field(default_factory=dict)
     losses: int = 0
@@ -185,6 +186,14 @@ class LeaseGuard:
     def losses_at(self, now: float) -> int:
         """Count the losses, one that is happening now included."""
         return self.losses + (1 if now >= self.loss_at else 0)
+
+    def was_given_up(self, grant: LeaseGranted) -> bool:
+        """Whether the leader had declared this host lost before it gave this grant.
+
+        Then its guests may be started elsewhere, whatever kept them here: they are killed before the grant is taken
+        and before peers are released from their promises. A host that is alone has nobody who could start them.
+        """
+        return 0 <= self.host_epoch < grant.host_epoch and not self.is_alone
 
     def granted(self, grant: LeaseGranted, *, sent_at: float) -> "LeaseGuard":
         """Take a grant that answers the request sent at `sent_at`.

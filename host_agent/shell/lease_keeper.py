@@ -64,6 +64,11 @@ class Watchdog(Protocol):
         ...
 
 
+def _kept(guard: LeaseGuard) -> tuple[object, ...]:
+    """What an agent must know of the last grant after its own restart."""
+    return guard.others, guard.lease_s, guard.fence_s, guard.host_epoch
+
+
 class LeaseKeeper:
     """One host's lease. `changed` rings whenever the guard has news."""
 
@@ -111,7 +116,11 @@ class LeaseKeeper:
             grant = decode(bytes.fromhex(note), LeaseGranted)
             others = {uuid: to for uuid, to in grant.peers.items() if uuid != self._host}
             self.guard = replace(
-                self.guard, lease_s=grant.lease_s, fence_s=grant.fence_s, others=others
+                self.guard,
+                lease_s=grant.lease_s,
+                fence_s=grant.fence_s,
+                others=others,
+                host_epoch=grant.host_epoch,
             )
         if note := self._journal.state.notes.get(PROMISES_NOTE):
             promises = decode(bytes.fromhex(note), dict[str, float])
@@ -201,12 +210,12 @@ class LeaseKeeper:
         self._on_reply(reply)
 
     async def _take_grant(self, grant: LeaseGranted, sent_at: float) -> None:
+        if self.guard.was_given_up(grant):
+            # Failsafe may have kept them longer than the leader counts on.
+            await self._kill_guests()
         before = self.guard
         self.guard = before.granted(grant, sent_at=sent_at)
-        if self.guard.others != before.others or (before.lease_s, before.fence_s) != (
-            grant.lease_s,
-            grant.fence_s,
-        ):
+        if _kept(self.guard) != _kept(before):
             kept = encode(replace(grant, wants_inventory=False))
             await self._journal.write(NoteKept(name=LEASE_NOTE, value=kept.hex()))
         await self._wind()

@@ -53,13 +53,19 @@ class LeaseTimes:
 class LeaseTable:
     """What one leader granted, in its own monotonic time.
 
-    `since` is when it was elected, `grace_s` what its predecessor may still grant after that.
+    `since` is when it was elected, `grace_s` what its predecessor may still grant after that. `deaf_until` is when it
+    could last hear nobody: silence before that says nothing about the hosts.
     """
 
     times: LeaseTimes
     since: float
     grace_s: float
     granted: dict[str, float] = field(default_factory=dict)
+    deaf_until: float = 0.0
+
+    def hear_nobody(self, now: float) -> None:
+        """Note that the leader itself is cut off: hosts may live, and keep their guests because nobody has a lease."""
+        self.deaf_until = now
 
     def grant(self, host_uuid: str, now: float) -> None:
         """Note that a host was given a lease now."""
@@ -70,7 +76,7 @@ class LeaseTable:
         predecessor_stopped = self.since + self.grace_s
         # Our own grant may be older than the predecessor's last: both may have granted for a while.
         granted = self.granted.get(host_uuid, predecessor_stopped)
-        return max(granted, predecessor_stopped) + self.times.dead_after_s
+        return max(granted, predecessor_stopped, self.deaf_until) + self.times.dead_after_s
 
     def is_surely_dead(self, host_uuid: str, now: float) -> bool:
         """Whether the host's guests are surely dead."""

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter
 from pool_master.core import events as ev
 from pool_master.core.context import Context
 from pool_master.core.events import Actor, ActorKind
+from pool_master.core.host import Host
 from pool_master.core.host_reports import UnknownHost, decide_report
 from pool_master.core.lease import LeaseTable
 from pool_master.core.plan import plan, plan_all, plan_stale
@@ -41,6 +42,8 @@ from shared.subjects import Subjects, host_of
 log = structlog.get_logger(__name__)
 
 WATCH_S: Final = 0.25
+# So long without a word from the store or any host, and it is the leader that is cut off.
+DEAF_S: Final = 2.0
 REPLAN_S: Final = 10.0
 PUBLISH_S_MAX: Final = 5.0
 PUBLISH_PAUSE_S: Final = 0.2
@@ -76,6 +79,7 @@ class HostLink:
         leases: LeaseTable,
         *,
         has_authority: Callable[[], bool],
+        answered_at: Callable[[], float],
         counters: HostMetricsCounters,
     ) -> None:
         self._bus = bus
@@ -83,6 +87,9 @@ class HostLink:
         self._writer = writer
         self._leases = leases
         self._has_authority = has_authority
+        self._answered_at = answered_at
+        self._asked_at = 0.0
+        self._giving_up: dict[str, None] = {}
         self._counters = counters
         self._owed: dict[HostRef, dict[str, HostCommand]] = {}
         self._is_owing = asyncio.Event()
@@ -261,7 +268,8 @@ class HostLink:
         if self._pool.host_of_uuid(request.host) is None:
             self._refuse("unknown host", host=request.host)
             return LeaseRefused(term=term, reason="unknown_host")
-        if not self._has_authority():
+        self._asked_at = asyncio.get_running_loop().time()
+        if not self._has_authority() or request.host in self._giving_up:
             return LeaseRefused(term=term, reason="no_authority")
         if request.peer_address:
             self._peers[request.host] = request.peer_address
@@ -292,26 +300,41 @@ class HostLink:
         me = Actor(ActorKind.MASTER, self._pool.master)
         while True:
             await asyncio.sleep(WATCH_S)
-            now = asyncio.get_running_loop().time()
             for host in list(self._pool.hosts.values()):
-                is_dead = self._leases.is_surely_dead(host.uuid, now)
-                if not is_dead or not self._pool.is_live(host.ref) or not self._has_authority():
-                    continue
-                times = self._leases.times
-                evidence = (
-                    f"no lease since {now - self._leases.surely_dead_at(host.uuid) + times.dead_after_s:.1f} s"
-                    f" (lease {times.lease_s:g} s, fence {times.fence_s:g} s, margin {times.margin_s:g} s)"
-                )
-                self._inventories.discard(host.uuid)
-                await self._declare_lost(host.ref, evidence, me)
+                if self._is_lost(self._pool, host):
+                    self._inventories.discard(host.uuid)
+                    # Nobody may be granted a lease of the epoch that this ends.
+                    self._giving_up[host.uuid] = None
+                    try:
+                        await self._declare_lost(host, me)
+                    finally:
+                        del self._giving_up[host.uuid]
 
-    async def _declare_lost(self, host: HostRef, evidence: str, me: Actor) -> None:
+    def _is_lost(self, pool: Pool, host: Host) -> bool:
+        """Whether a host that the log has as live is surely dead, as far as this master can tell."""
+        now = asyncio.get_running_loop().time()
+        if now - max(self._answered_at(), self._asked_at) > DEAF_S:
+            self._leases.hear_nobody(now)
+        is_dead = self._leases.is_surely_dead(host.uuid, now)
+        return is_dead and pool.is_live(host.ref) and self._has_authority()
+
+    async def _declare_lost(self, host: Host, me: Actor) -> None:
         def decide(pool: Pool) -> list[ev.Event]:
-            return decide_host_lost(pool, host, evidence)
+            # Again: the log may have been away since, and with it the host.
+            if not self._is_lost(pool, host):
+                return []
+            return decide_host_lost(pool, host.ref, self._evidence(host))
 
         try:
-            await self._writer.submit(
-                Wish(decide, me, f"lost/{host}/{self._writer.tail.position}", "lease expired")
-            )
+            identity = f"lost/{host.ref}/{self._writer.tail.position}"
+            await self._writer.submit(Wish(decide, me, identity, "lease expired"))
         except XenApiError as error:
-            log.warning("host_link.lost_undeclared", host=host, why=str(error))
+            log.warning("host_link.lost_undeclared", host=host.uuid, why=str(error))
+
+    def _evidence(self, host: Host) -> str:
+        times = self._leases.times
+        granted = self._leases.surely_dead_at(host.uuid) - times.dead_after_s
+        return (
+            f"no lease since {asyncio.get_running_loop().time() - granted:.1f} s"
+            f" (lease {times.lease_s:g} s, fence {times.fence_s:g} s, margin {times.margin_s:g} s)"
+        )

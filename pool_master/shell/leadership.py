@@ -96,6 +96,7 @@ class Leadership:
         self._silence_s = silence_s
         self._revision = 0
         self._authority_until = 0.0
+        self.answered_at = 0.0
 
     def has_authority(self) -> bool:
         """Whether this master may still grant leases and trust that nobody else does."""
@@ -142,6 +143,7 @@ class Leadership:
             encode(self._me), revision=revision, timeout_s=ANSWER_S_MAX
         )
         self._authority_until = sent + self._authority_s
+        self.answered_at = asyncio.get_running_loop().time()
         self.leader = self._me
         log.info("leadership.won", term=self._revision, grace_s=grace_s)
         return Election(term=self._revision, grace_s=grace_s)
@@ -158,6 +160,7 @@ class Leadership:
                     encode(self._me), revision=self._revision, timeout_s=ANSWER_S_MAX
                 )
                 self._authority_until = sent + self._authority_s
+                self.answered_at = loop.time()
             except WrongLastSequence:
                 if not await self._was_ours(sent):
                     break

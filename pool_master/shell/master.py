@@ -179,6 +179,7 @@ class Master:
                 writer,
                 leases,
                 has_authority=parts.leadership.has_authority,
+                answered_at=lambda: parts.leadership.answered_at,
                 counters=self._counters,
             )
             announcer = Announcer(parts.bus, parts.subjects, parts.event_log, writer)

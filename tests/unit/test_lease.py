@@ -103,3 +103,12 @@ def test_no_host_is_counted_dead_that_could_hold_a_lease_by_its_own_count(
     dead_at = table.surely_dead_at(HOST)
     assert lease_until + times.fence_s < dead_at
     assert not table.is_surely_dead(HOST, dead_at - times.margin_s)
+
+
+def test_silence_counts_only_while_the_leader_itself_can_hear() -> None:
+    """Cut off with its store, it would declare hosts lost that keep their guests because nobody has a lease."""
+    table = LeaseTable(times=TIMES, since=0.0, grace_s=0.0)
+    table.grant(HOST, 100.0)
+    table.hear_nobody(109.0)
+    assert not table.is_surely_dead(HOST, 118.9)
+    assert table.is_surely_dead(HOST, 119.0)
