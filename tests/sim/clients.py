@@ -55,8 +55,10 @@ SENSIBLE: Final = {
         "clean_reboot",
         "hard_shutdown",
         "hard_reboot",
+        "power_state_reset",
+        "power_state_reset",
     ),
-    "Paused": ("unpause", "unpause", "hard_shutdown", "hard_reboot"),
+    "Paused": ("unpause", "unpause", "hard_shutdown", "hard_reboot", "power_state_reset"),
 }
 EVERYTHING: Final = tuple(dict.fromkeys(name for names in SENSIBLE.values() for name in names))
 
@@ -163,7 +165,7 @@ class Client:
     async def work(self, *, until: float) -> None:
         """Do things until then."""
         while self._cluster.loop.time() < until:
-            await asyncio.sleep(self._chance.expovariate(1.5))
+            await asyncio.sleep(self._chance.expovariate(2.5))
             try:
                 await self._do_something()
             except Refused as refused:
@@ -194,6 +196,9 @@ class Client:
         if name == "destroy":
             await self._command("VM.destroy", vm)
             return
+        if name == "power_state_reset":
+            await self._rescue(vm)
+            return
         values = await self._values(name)
         try:
             if self._chance.random() < 0.3:
@@ -206,7 +211,7 @@ class Client:
             await self._rescue(vm)
 
     async def _rescue(self, vm: str) -> None:
-        """Its host is lost: what an operator does, or high availability."""
+        """Its host may be lost: what an operator does then, or high availability; refused as long as it is not."""
         self._checks.tell(f"{self.name}: rescues {vm}")
         await self.session.call("VM.power_state_reset", vm)
         await self.operate("VM.start", vm, False, False)

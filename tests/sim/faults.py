@@ -159,7 +159,7 @@ class _Draw:
     def one(self) -> Fault:
         chance = self._chance
         at = round(chance.uniform(0.0, self._scenario_s * 0.9), 3)
-        longest = chance.choice((0.5, 3.0, 9.0, 25.0))
+        longest = chance.choice((0.5, 3.0, 12.0, 30.0))
         lasts = round(min(chance.uniform(0.0, longest), self._scenario_s - at), 3)
         makers: tuple[tuple[int, Callable[[float, float], Fault]], ...] = (
             (3, self._cut_off),

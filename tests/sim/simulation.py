@@ -17,7 +17,7 @@ from typing import Any, Final
 import structlog
 
 from tests.sim.checks import LAST_EVENTS, Checks, Violation
-from tests.sim.clients import Client, Refused, Watcher
+from tests.sim.clients import Client, Gone, Refused, Watcher
 from tests.sim.cluster import Cluster, ConnectionDropped
 from tests.sim.faults import Fault, carry_out, draw_faults
 from tests.sim.processes import SimulationLoop, run_world
@@ -80,7 +80,6 @@ class _Scenario:
 
     async def run(self, began: float) -> Outcome:
         self.cluster.start_all()
-        await self._make_pool()
         await self._until_first_violation(self._live())
         return Outcome(
             seed=self.seed,
@@ -101,7 +100,10 @@ class _Scenario:
         for host in self.cluster.hosts:
             await session.call("host.create", host.uuid, host.name)
         await asyncio.sleep(READY_S)
-        assert all(self.checks.pool.is_live(ref) for ref in self.checks.pool.hosts)
+        if not all(self.checks.pool.is_live(ref) for ref in self.checks.pool.hosts):
+            self.checks.fail(
+                "liveness", f"a host does not live after {READY_S:.0f} s without faults"
+            )
 
     async def _until_first_violation(self, life: Any) -> None:
         living = asyncio.ensure_future(life)
@@ -113,6 +115,8 @@ class _Scenario:
                     task.result()
         except Violation:
             pass
+        except (Refused, ConnectionDropped, Gone) as error:
+            self.checks.fail("no pool can be made", repr(error))
         finally:
             living.cancel()
             looking.cancel()
@@ -134,6 +138,7 @@ class _Scenario:
             raise Violation
 
     async def _live(self) -> None:
+        await self._make_pool()
         watching = asyncio.ensure_future(self.watcher.watch())
         until = self.loop.time() + self.scenario_s
         try:
