@@ -15,7 +15,7 @@ from shared.subjects import Subjects
 from tests.sim.memory_broker import LinkFaults, MemoryBroker
 from tests.sim.memory_bus import MemoryBus
 from tests.sim.memory_log import Fate, Fault, MemoryLog, MemoryRecords
-from tests.support.nats import connected, running_nats
+from tests.support.nats import connected, frozen, running_nats
 from tests.support.virtual_time import run_virtual
 
 SUBJECTS = Subjects("contract")
@@ -158,12 +158,9 @@ async def test_an_append_that_cannot_be_resolved_says_so(tmp_path: Path) -> None
         await bus.ensure_streams(SUBJECTS)
         log = JetStreamLog(bus, SUBJECTS, append_wait_s_max=0.5)
         await log.append(b"1", expected_position=0)
-        os.kill(server.pid, signal.SIGSTOP)
-        try:
+        async with frozen(server.pid):
             with pytest.raises(LogUnavailable):
                 await log.append(b"2", expected_position=1)
-        finally:
-            os.kill(server.pid, signal.SIGCONT)
         # The frozen server may have taken it, late; the same append settles it either way.
         settled = JetStreamLog(bus, SUBJECTS)
         assert await settled.append(b"2", expected_position=1) == 2

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from pool_master.shell.nats_server import (
 from shared.bus import BusUnavailable
 from shared.nats_bus import Credentials, connect
 from shared.subjects import Subjects
-from tests.support.nats import connected, running_nats
+from tests.support.nats import connected, running_nats, state_of
 
 pytestmark = pytest.mark.nats
 
@@ -58,7 +58,7 @@ async def running_master(folder: Path, **environment: str) -> AsyncIterator[tupl
             words = (await process.stdout.readline()).split()
         yield process.pid, int(words[0]), int(words[1])
     finally:
-        if process.returncode is None:
+        with suppress(ProcessLookupError):
             process.kill()
         await process.communicate()
 
@@ -74,11 +74,7 @@ def has_another_pid(server: NatsServer, old_pid: int) -> bool:
 
 
 def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
+    return state_of(pid) not in {"", "Z"}
 
 
 async def test_a_killed_server_is_back_with_its_port_and_its_data(tmp_path: Path) -> None:
