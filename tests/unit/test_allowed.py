@@ -364,6 +364,13 @@ def test_what_only_a_lost_host_could_do_is_not_advertised(state: PowerState, nam
     assert [str(operation) for operation in allowed] == names.split()
 
 
+def test_a_blocked_operation_is_not_advertised_on_a_vm_like_others() -> None:
+    for vm in (a_vm(), a_vm(blocked_operations={VmOperation.START: ""}), a_vm()):
+        is_blocked = bool(vm.config.blocked_operations)
+        allowed = allowed_operations(vm, is_stranded=False)
+        assert (VmOperation.START not in allowed) == is_blocked
+
+
 def test_a_reset_is_what_remains_on_a_lost_host() -> None:
     vm = a_vm(PowerState.RUNNING)
     assert code_of(vm, "hard_shutdown", is_stranded=True) == "HOST_OFFLINE"

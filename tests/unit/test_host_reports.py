@@ -16,6 +16,7 @@ from tests.support.facts import (
     VM_UUID,
     a_pool,
     accepted,
+    changed,
     inventory,
     paused,
     running,
@@ -167,6 +168,15 @@ def test_a_report_that_comes_again_changes_nothing() -> None:
     scenario.when_host_says(body, sequence=5).then_so()
     scenario.when_host_says(body, sequence=5).then_nothing_new()
     scenario.when_host_says(inventory(1), sequence=4).then_nothing_new()
+
+
+def test_a_change_that_is_told_again_does_not_undo_what_came_after_it() -> None:
+    scenario = given(*a_pool(), *running())
+    by_hand = changed(says.DomainChange.PAUSED, seen(DomainState.PAUSED))
+    scenario.when_host_says(by_hand, sequence=5).then_so()
+    scenario.and_given(ev.VmUnpaused(vm=VM))
+    scenario.when_host_says(by_hand, sequence=5).then_nothing_new()
+    scenario.when_host_says(by_hand, sequence=6).then(ev.VmPaused(vm=VM))
 
 
 def test_the_same_outcome_in_a_new_report_changes_nothing() -> None:

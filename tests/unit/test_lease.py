@@ -64,6 +64,15 @@ def test_a_new_leaders_first_grant_does_not_end_the_predecessors_last() -> None:
     assert not table.is_surely_dead(HOST, predecessors_last + TIMES.lease_s)
 
 
+def test_silence_while_the_leader_itself_was_cut_off_counts_for_nothing() -> None:
+    table = LeaseTable(times=TIMES, since=0.0, grace_s=0.0)
+    table.grant(HOST, 100.0)
+    table.hear_nobody(108.0)
+    assert table.surely_dead_at(HOST) == 118.0
+    table.grant(HOST, 109.0)
+    assert table.surely_dead_at(HOST) == 119.0
+
+
 delays = st.floats(0.0, 30.0)
 # A request: when it is sent, how long it and its answer take (None: lost), whether the predecessor got it.
 requests = st.lists(

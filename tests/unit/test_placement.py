@@ -214,8 +214,8 @@ def test_the_host_with_most_room_is_chosen_by_a_small_chance_and_the_fullest_by_
         vm_created(),
     )
     vm = scenario.vm()
-    picked = [choose_host(scenario.pool, vm, chance) for chance in (0.0, 0.6, 0.999)]
-    assert picked == [HOST_2, HOST_3, HOST]
+    picked = [choose_host(scenario.pool, vm, chance) for chance in (0.0, 0.5, 0.6, 0.999)]
+    assert picked == [HOST_2, HOST_2, HOST_3, HOST]
 
 
 def test_every_chance_picks_a_host_and_a_burst_is_spread() -> None:

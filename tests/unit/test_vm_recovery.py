@@ -11,6 +11,7 @@ from pool_master.core.vm_migration import PoolMigrate
 from pool_master.core.vm_recovery import PowerStateReset
 from shared.enums import TaskStatus, VmOperation
 from shared.protocol import HostInventory
+from shared.refs import NULL_HOST
 from tests.support.facts import (
     HOST,
     HOST_2,
@@ -72,6 +73,14 @@ def test_a_migrating_vm_is_reset_only_when_both_hosts_are_lost() -> None:
     scenario.when(RESET).then_refused("HOST_IS_LIVE", HOST_2)
     scenario.when_lost(HOST_2).then_so()
     scenario.when(RESET).then(PROVEN)
+
+
+def test_a_host_that_may_have_the_guest_before_the_log_knows_keeps_it_from_a_reset() -> None:
+    """Whatever has become of the reservation: who carries out an operation may have a domain of it."""
+    scenario = given(*a_pool(), *running()).when(PoolMigrate(vm=VM, host=HOST_2)).then_so()
+    scenario.and_given(vm_started(domid=8), ev.HostLost(host=HOST, evidence=""))
+    assert scenario.vm().scheduled_to_be_resident_on == NULL_HOST
+    scenario.when(RESET).then_refused("HOST_IS_LIVE", HOST_2)
 
 
 def test_a_reset_ends_what_was_in_flight() -> None:
