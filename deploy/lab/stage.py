@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -179,6 +180,12 @@ class Stage:
         session = XenAPI.Session(self.server, ignore_ssl=True)
         session.xenapi.login_with_password(self.user, self.password, "2.21", "vmpool story")
         return session
+
+    def host_uuids(self) -> dict[str, str]:
+        """The pool's hosts by name; a data folder may know others, of another kind, from before."""
+        folders = sorted((self.data / "hosts").iterdir())
+        configs = {folder.name: (folder / "agent.toml").read_text() for folder in folders}
+        return {name: tomllib.loads(config)["host_uuid"] for name, config in configs.items()}
 
     # --- guests
 

@@ -108,11 +108,10 @@ class Story:
         table = Table(box=None, padding=(0, 2, 0, 4), header_style="bold")
         for column in ("HOST", "ADDRESS", "LIVE", "SOFTWARE", "MEMORY"):
             table.add_column(column)
-        metrics = self._xenapi.host_metrics.get_all_records()
-        records = self._xenapi.host.get_all_records()
-        for ref, record in sorted(records.items(), key=lambda item: str(item[1]["name_label"])):
-            self._hosts[record["name_label"]] = ref
-            held = metrics[record["metrics"]]
+        for name, uuid in self._stage.host_uuids().items():
+            ref = self._hosts[name] = self._xenapi.host.get_by_uuid(uuid)
+            record = self._xenapi.host.get_record(ref)
+            held = self._xenapi.host_metrics.get_record(record["metrics"])
             table.add_row(
                 record["name_label"],
                 record["address"],
@@ -123,11 +122,20 @@ class Story:
         self._tell.show(table)
         for vm, record in self._xenapi.VM.get_all_records().items():
             if record["name_label"].startswith("story-"):
-                self._tell.say(
-                    f"{record['name_label']} of an earlier story is {record['power_state']}"
-                )
-                if record["power_state"] != "Halted":
-                    self._xenapi.VM.hard_shutdown(vm)
+                self._put_away(vm, record)
+
+    def _put_away(self, vm: str, record: dict[str, Any]) -> None:
+        """Halt what an earlier story has left."""
+        then = ""
+        if record["power_state"] != "Halted":
+            try:
+                self._xenapi.VM.hard_shutdown(vm)
+                then = ": it is stopped now"
+            except XenAPI.Failure as failure:
+                # On a host of a pool that was simulated here before, for one.
+                then = f", and left as it is: {failure.details[0]}"
+        name, state = record["name_label"], record["power_state"]
+        self._tell.say(f"{name} of an earlier story is {state}{then}")
 
     def create(self) -> None:
         """Make the VM."""
@@ -167,7 +175,7 @@ class Story:
             return len(lives) > lives_before and lives[-1][-1] >= TICKS_BEFORE
 
         self._tell.wait(
-            counts, BOOT_S_MAX, "the guest counts", lambda: f"its guest boots: {self._counter()}"
+            counts, BOOT_S_MAX, "the guest counts", lambda: f"its guest boots{self._counter()}"
         )
         life = guest.lives()[-1]
         if life[0] != 1 or len(guest.lives()) != lives_before + 1:
@@ -192,7 +200,9 @@ class Story:
             ended,
             MIGRATE_S_MAX,
             "the migration ends",
-            lambda: f"{source} → {target}: {self._counter()}",
+            lambda: (
+                f"{source} → {target}: {self._xenapi.task.get_progress(task):.0%}{self._counter()}"
+            ),
         )
         if self._xenapi.task.get_status(task) != "success":
             why = " ".join(self._xenapi.task.get_error_info(task))
@@ -206,7 +216,7 @@ class Story:
             lambda: guest.last_tick() >= arrived + TICKS_AFTER,
             BOOT_S_MAX,
             "the guest goes on counting",
-            lambda: f"on {target}: {self._counter()}",
+            lambda: f"on {target}{self._counter()}",
         )
         lives = guest.lives()
         if len(lives) != 1 or lives[0] != list(range(1, lives[0][-1] + 1)):
@@ -294,9 +304,9 @@ class Story:
 
     def _counter(self) -> str:
         if self._guest is None:
-            return "a simulated guest has no console"
+            return ""  # a simulated guest has no console
         tick = self._guest.last_tick()
-        return f"tick {tick}" if tick else "no word yet"
+        return f", tick {tick}" if tick else ", no word yet"
 
 
 def _shown(ticks: list[int]) -> str:

@@ -79,12 +79,13 @@ class Telling:
         """Tell what the log has of a VM, and of the hosts meanwhile, as `vmpool audit` does."""
         client = PoolClient(target)
         try:
-            events = client.call("event.get_log", {"ref": vm, "limit": "1000"})
-            since = events[0]["sequence"]
+            found = client.call("event.get_log", {"ref": vm, "limit": "1000"})
+            since = found[0]["sequence"]
             for name in HOST_EVENTS:
-                events += client.call("event.get_log", {"type": name, "after": since})
-            events.sort(key=lambda event: int(event["sequence"]))
-            Printer(_HereTerminal(self.terminal), Names(client), with_noise=False).show(events)
+                found += client.call("event.get_log", {"type": name, "after": since})
+            events = {int(event["sequence"]): event for event in found}
+            printer = Printer(_HereTerminal(self.terminal), Names(client), with_noise=False)
+            printer.show([events[sequence] for sequence in sorted(events)])
         finally:
             client.logout()
 
