@@ -91,12 +91,9 @@ class _GatedTimer(_Gated, asyncio.TimerHandle):
     pass
 
 
-_serials = itertools.count()
-
-
 class _SerialTask(asyncio.Task[Any]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.serial = next(_serials)  # before the base hashes it
+        self.serial: int = next(kwargs["loop"].serials)  # before the base hashes it
         context: Context | None = kwargs.get("context")
         self.process = _PROCESS.get() if context is None else context.get(_PROCESS)
         super().__init__(*args, **kwargs)
@@ -107,7 +104,7 @@ class _SerialTask(asyncio.Task[Any]):
 
 class _SerialFuture(asyncio.Future[Any]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.serial = next(_serials)
+        self.serial: int = next(kwargs["loop"].serials)
         super().__init__(*args, **kwargs)
 
     def __hash__(self) -> int:
@@ -119,6 +116,8 @@ class SimulationLoop(VirtualTimeLoop):
 
     def __init__(self) -> None:
         self.processes: list[Process] = []
+        # From 0 in every world: the order of a set depends on the numbers, not only on their order.
+        self.serials = itertools.count()
         self.is_over = False
         super().__init__()
 
