@@ -12,7 +12,6 @@ from typing import Final, cast
 from host_agent.core.admit import CommandOutcome, JournalEntry
 from shared.protocol import HostReport
 
-
 # Each start of the agent numbers its reports from here on: what a power cut took of the numbers is
 # never given out again, or the leader would take the new report for the old one.
 EPOCH_REPORTS: Final = 1 << 32

@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 from xmlrpc.server import SimpleXMLRPCRequestHandler, SimpleXMLRPCServer
 
@@ -153,18 +153,26 @@ def test_the_next_server_is_tried_where_one_is_silent() -> None:
 )
 def test_what_is_no_xenapi_server_is_unreachable_and_no_traceback(answer: bytes) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        listener.settimeout(0.05)
+        is_over = threading.Event()
 
         def serve() -> None:
-            for _ in range(2):  # the SDK's transport asks again where the answer is cut off
-                connection, _ = listener.accept()
-                with connection:
-                    connection.recv(65_536)
-                    connection.sendall(answer)
+            # The SDK's transport asks again where the answer is cut off.
+            while not is_over.is_set():
+                with suppress(TimeoutError):
+                    connection, _ = listener.accept()
+                    with connection:
+                        connection.recv(65_536)
+                        connection.sendall(answer)
 
-        thread = threading.Thread(target=serve, daemon=True)
+        thread = threading.Thread(target=serve)
         thread.start()
-        with pytest.raises(Unreachable):
-            PoolClient(target(f"127.0.0.1:{listener.getsockname()[1]}")).login()
+        try:
+            with pytest.raises(Unreachable):
+                PoolClient(target(f"127.0.0.1:{listener.getsockname()[1]}")).login()
+        finally:
+            is_over.set()
+            thread.join(10)
 
 
 def test_a_server_that_takes_the_call_and_never_answers_is_given_up() -> None:
