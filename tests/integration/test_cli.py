@@ -12,7 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli import COMMAND_S_MAX, argv, environment, made, refusal, told, vmpool
+from tests.support.cli import (
+    COMMAND_S_MAX,
+    argv,
+    environment,
+    hear_ctrl_c,
+    made,
+    refusal,
+    told,
+    vmpool,
+)
 from tests.support.pool import RunningPool, running_pool, until
 
 pytestmark = pytest.mark.nats
@@ -184,6 +193,7 @@ def test_ctrl_c_leaves_the_task_running_and_says_so(pool: RunningPool) -> None:
             stderr=subprocess.PIPE,
             text=True,
             env=environment(pool.data),
+            preexec_fn=hear_ctrl_c,
         )
         until(lambda: told(pool, "task", "list", "--running"), what="the start is in flight")
         child.send_signal(signal.SIGINT)

@@ -11,7 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli import COMMAND_S_MAX, argv, environment, made, refusal, told, vmpool
+from tests.support.cli import (
+    COMMAND_S_MAX,
+    argv,
+    environment,
+    hear_ctrl_c,
+    made,
+    refusal,
+    told,
+    vmpool,
+)
 from tests.support.pool import RunningPool, running_pool, until
 
 pytestmark = pytest.mark.nats
@@ -86,6 +95,7 @@ class Follower:
             stderr=subprocess.PIPE,
             text=True,
             env=environment(pool.data),
+            preexec_fn=hear_ctrl_c,
         )
         self.events: list[dict[str, str]] = []
         self.remarks: list[str] = []

@@ -5,6 +5,7 @@ Rules: every run must end with the exit code that the test names, and none with 
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,11 @@ def argv(*words: str) -> list[str]:
 def environment(data: Path, **more: str) -> dict[str, str]:
     cleared = {key: value for key, value in os.environ.items() if not key.startswith("VMPOOL_")}
     return {**cleared, "VMPOOL_DATA": str(data), "TZ": "UTC", **more}
+
+
+def hear_ctrl_c() -> None:
+    """Let a child hear SIGINT, which a shell's background jobs, and all that they start, ignore."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def vmpool(
