@@ -23,6 +23,13 @@ from tests.support.facts import host_ref
 class CheckedPool(PoolInMiniature):
     """A pool in miniature whose invariants are held."""
 
+    def check(self) -> None:
+        """Hold the invariants that a step in between could break."""
+        self.promises_never_exceed_memory()
+        self.operations_are_what_is_in_flight()
+        self.a_vm_without_a_domain_has_nothing_of_one()
+        self.no_guest_runs_twice()
+
     @invariant()
     def replay_is_live(self) -> None:
         assert tables_of(self.replayed) == tables_of(self.pool)

@@ -20,12 +20,13 @@ from pool_master.core.event_codec import event_from_plain, event_to_plain
 from pool_master.core.host_reports import decide_report
 from pool_master.core.plan import plan, plan_all
 from pool_master.core.pool import TABLE_OF_CLASS, TABLES, Pool
+from pool_master.core.reconcile import decide_host_lost
 from pool_master.core.task import Task
 from pool_master.core.vm_config import CONSTRUCTOR_MEMBERS
 from shared.codec import moment_from_us, pack, unpack
 from shared.errors import XenApiError
 from shared.protocol import HostCommand, HostReport
-from shared.refs import HostRef, TaskRef, VmRef
+from shared.refs import NULL_HOST, HostRef, TaskRef, VmRef
 from tests.property.hypervisors import Hypervisor, carry_out, is_starting
 from tests.support.facts import ALICE, BEGINNING_US, GIB, config, host_ref
 from tests.support.spec import bind
@@ -158,6 +159,18 @@ class PoolInMiniature(RuleBasedStateMachine):
 
     def take(self, report: HostReport) -> None:
         self.submit(lambda pool, context: decide_report(pool, report, context), "report")
+
+    def hear(self, host: Hypervisor) -> None:
+        """Take the oldest report of a host."""
+        report = host.outbox.pop(0)
+        host.delivered.append(report)
+        self.take(report)
+
+    def give_up(self, ref: HostRef) -> None:
+        """A host dies, if it has not, and is declared lost."""
+        if ref != NULL_HOST:
+            self.hypervisor(ref).crash()
+            self.submit(lambda pool, _c: decide_host_lost(pool, ref, "no lease"), "lost")
 
     def settle(self) -> None:
         for host, command in plan_all(self.pool):

@@ -17,9 +17,8 @@ from hypothesis.stateful import (
 from pool_master.core.allowed import allowed_operations
 from pool_master.core.plan import plan_all
 from pool_master.core.pool import Pool
-from pool_master.core.reconcile import decide_host_lost
 from pool_master.core.snapshot import decode_pool, encode_pool
-from shared.enums import OnCrashBehaviour, OnNormalExit, VmOperation
+from shared.enums import OnCrashBehaviour, OnNormalExit, PowerState, VmOperation
 from shared.protocol import DomainChange, HostReport
 from shared.refs import TaskRef
 from tests.property.hypervisors import exits
@@ -30,6 +29,11 @@ from tests.support.facts import a_pool, host_ref
 VMS_MAX: Final = 3
 # Refusals that rest on hosts or on the VM's configuration, not on what is going on.
 ELSEWHERE: Final = ("NO_HOSTS_AVAILABLE", "OPERATION_NOT_ALLOWED", "VALUE_NOT_SUPPORTED")
+STORM: Final = (
+    *("work", "work", "hear", "hear", "pool_migrate", "pool_migrate", "hard_reboot"),
+    *("hard_shutdown", "clean_reboot", "clean_shutdown", "pause", "power_state_reset"),
+    *("lose its host", "lose the other"),
+)
 numbers = st.integers(0, 10_000)
 host_numbers = st.integers(1, HOSTS)
 
@@ -150,6 +154,40 @@ class PoolMachine(CheckedPool):
         number = vms.index(operations[number % len(operations)].vm)
         self.do_what_is_advertised(number, which, host)
 
+    @precondition(lambda self: self.pool.vms)
+    @rule(
+        number=numbers,
+        host=host_numbers,
+        steps=st.lists(st.sampled_from(STORM), min_size=3, max_size=9),
+    )
+    def storm(self, number: int, host: int, steps: list[str]) -> None:
+        """Much happens to one VM, step by step: where several operations and hosts meet, single rules seldom get."""
+        vm = self.pick_vm(number)
+        if self.pool.vms[vm].power_state is PowerState.HALTED:
+            self.call("VM.start", vm, False, False)
+            self.settle()
+        for step in steps:
+            if vm not in self.pool.vms:
+                return
+            match step:
+                case "work":
+                    for each in self.hosts.values():
+                        if each.waiting:
+                            self.work_on(each, goes_well=number % 5 > 0)
+                case "hear":
+                    for each in self.hosts.values():
+                        if each.outbox:
+                            self.hear(each)
+                case "lose its host" | "lose the other":
+                    record = self.pool.vms[vm]
+                    is_its = step == "lose its host"
+                    self.give_up(record.resident_on if is_its else host_ref(host))
+                case "pool_migrate":
+                    self.call("VM.pool_migrate", vm, host_ref(host), {})
+                case _:
+                    self.call(f"VM.{step}", vm)
+            self.check()
+
     @precondition(lambda self: any(h.waiting for h in self.hosts.values()))
     @rule(number=numbers, goes_well=st.integers(0, 3).map(bool))
     def work(self, number: int, goes_well: bool) -> None:
@@ -165,10 +203,7 @@ class PoolMachine(CheckedPool):
     @rule(number=numbers)
     def deliver(self, number: int) -> None:
         speaking = [host for host in self.hosts.values() if host.outbox]
-        host = speaking[number % len(speaking)]
-        report = host.outbox.pop(0)
-        host.delivered.append(report)
-        self.take(report)
+        self.hear(speaking[number % len(speaking)])
 
     @precondition(lambda self: any(h.delivered for h in self.hosts.values()))
     @rule(number=numbers)
@@ -222,7 +257,7 @@ class PoolMachine(CheckedPool):
         if hypervisor.is_up:
             hypervisor.crash()
         elif what == "lost":
-            self.submit(lambda pool, _c: decide_host_lost(pool, host_ref(host), "lease"), "lost")
+            self.give_up(host_ref(host))
         else:
             hypervisor.come_back(with_disk=what == "returned")
 
