@@ -48,7 +48,7 @@ def playing(data: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
             argv(data, *options),
             stdout=output,
             stderr=output,
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - no lock in it
+            preexec_fn=die_with_parent,
         )
     try:
         yield process

@@ -134,7 +134,7 @@ class RunningPool:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                preexec_fn=die_with_parent,  # noqa: PLW1509 - one call into the kernel, no lock
+                preexec_fn=die_with_parent,
             )
         until(
             lambda: ready.exists() or self._has_ended(),
