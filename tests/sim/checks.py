@@ -227,7 +227,7 @@ class Checks:
         reign = leader.api.reign
         if reign is None:
             return
-        pool = reign.writer.pool
+        pool = reign.writer.pool.fork()
         for vm in pool.vms.values():
             advertised = allowed_operations(vm)
             for operation in IMPLEMENTED:
@@ -251,7 +251,7 @@ class Checks:
         if operation is VmOperation.START:
             values |= {"start_paused": False, "force": False}
         try:
-            message.decide(pool.fork(), message.request(**values), context)
+            message.decide(pool, message.request(**values), context)
         except XenApiError as error:
             if is_advertised and error.wire_code in ADVERTISED_AGAINST:
                 self.fail("7 allowed_operations", f"advertised and refused: {operation}: {error}")

@@ -53,6 +53,7 @@ def found() -> dict[tuple[int, ...], list[Outcome]]:
         return dict(zip(wanted, processes.map(run_batch, wanted), strict=True))
 
 
+@pytest.mark.timeout(3_600)  # the first one waits for all
 @pytest.mark.parametrize("seeds", batches(), ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
 def test_whatever_breaks_the_invariants_hold(seeds: tuple[int, ...]) -> None:
     outcomes = found()[seeds]
