@@ -24,7 +24,7 @@ FUNCTION_LINES_MAX: Final = 50
 RATCHET: Final[dict[str, int]] = {
     "host_agent/shell/agent.py::__init__": 62,
     "pool_master/core/implied.py::_lookups": 63,
-    "tests/sim/cluster.py": 518,
+    "tests/sim/cluster.py": 525,
 }
 
 # Where somebody's machine shines through: a path that exists nowhere else.

@@ -302,6 +302,12 @@ def test_events_of_vms_that_are_gone_change_nothing() -> None:
     assert list(scenario.pool.vms) == []
 
 
+def test_an_operation_on_a_vm_that_is_gone_stays_in_the_log_and_ends() -> None:
+    scenario = given(*a_pool(1), accepted(VmOperation.START), ev.TaskSucceeded(task=OWN))
+    assert list(scenario.pool.operations) == []
+    assert status_of(scenario) is TaskStatus.SUCCESS
+
+
 def test_the_log_begins_with_a_pool() -> None:
     with pytest.raises(LookupError):
         given().pool.record  # noqa: B018 - asking is what fails

@@ -97,6 +97,16 @@ def test_a_migration_that_failed_at_the_source_leaves_the_guest_there() -> None:
     assert scenario.pool.residents_of(HOST_2) == ()
 
 
+@pytest.mark.parametrize("said", [(), ("a", "b", "c", "no route")])
+def test_a_hosts_word_of_a_failed_migration_names_the_pools_objects(said: tuple[str, ...]) -> None:
+    migrating().when_failed(1, "VM_MIGRATE_FAILED", *said, observation=seen()).then(
+        ev.TaskFailed(
+            task=task(1),
+            error_info=("VM_MIGRATE_FAILED", VM, HOST, HOST_2, said[-1] if said else ""),
+        )
+    )
+
+
 def test_a_guest_that_powered_off_during_its_migration_is_halted() -> None:
     scenario = migrating()
     scenario.when_failed(1, "INTERNAL_ERROR", observation=seen(DomainState.SHUTOFF)).then_so()
