@@ -8,6 +8,7 @@ its predecessor's grants and counts every host from its own election, plus the p
 known to be dead.
 """
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -70,6 +71,10 @@ class LeaseTable:
     def grant(self, host_uuid: str, now: float) -> None:
         """Note that a host was given a lease now."""
         self.granted[host_uuid] = now
+
+    def holds(self, host_uuid: str, now: float) -> bool:
+        """Whether the host was given a lease that has not run out; a predecessor's does not count: nobody knows it."""
+        return now - self.granted.get(host_uuid, -math.inf) < self.times.lease_s
 
     def surely_dead_at(self, host_uuid: str) -> float:
         """Give when the host's guests are surely dead, if it is granted nothing more."""

@@ -34,6 +34,7 @@ from shared.protocol import (
     LeaseRefused,
     LeaseReply,
     LeaseRequest,
+    MigrateDomain,
     ReportBatch,
 )
 from shared.refs import HostRef, TaskRef
@@ -93,6 +94,7 @@ class HostLink:
         self._counters = counters
         self._owed: dict[HostRef, dict[str, HostCommand]] = {}
         self._is_owing = asyncio.Event()
+        self._awaited: dict[str, None] = {}
         self._inventories: set[str] = set()
         self._peers: dict[str, str] = {}
         writer.listeners.append(self._tell)
@@ -136,8 +138,34 @@ class HostLink:
             self._owe(*owed)
 
     def _owe(self, host: HostRef, command: HostCommand) -> None:
+        if (destination := self._unready_destination(command)) is not None:
+            self._awaited[destination] = None
+            return
         self._owed.setdefault(host, {})[command.command_id] = command
         self._is_owing.set()
+
+    def _unready_destination(self, command: HostCommand) -> str | None:
+        """The host that a guest is sent to, if it has no lease: it is fencing itself, and would kill whoever arrives.
+
+        One that is lost is not waited for: its source finds nobody there, and says so.
+        """
+        if not isinstance(command.action, MigrateDomain):
+            return None
+        host = self._pool.host_of_uuid(command.action.destination_host)
+        if host is None or not self._pool.is_live(host.ref):
+            return None
+        holds = self._leases.holds(host.uuid, asyncio.get_running_loop().time())
+        return None if holds else host.uuid
+
+    def _owe_awaited(self, destination: str) -> None:
+        """Send the guests that waited for this host's lease."""
+        if destination not in self._awaited:
+            return
+        del self._awaited[destination]
+        for host, command in plan_all(self._pool):
+            action = command.action
+            if isinstance(action, MigrateDomain) and action.destination_host == destination:
+                self._owe(host, command)
 
     async def _send(self) -> None:
         while True:
@@ -224,8 +252,9 @@ class HostLink:
             except UnknownHost:
                 self._refuse("unknown host", host=report.host)
                 return []
-            if self._leases.is_surely_dead(report.host, asyncio.get_running_loop().time()):
-                # Written before its host died: it proves no life now.
+            if not self._leases.holds(report.host, asyncio.get_running_loop().time()):
+                # Written before its host died, or before it has a lease again: it proves no life now. With the lease
+                # another inventory is asked for.
                 events = [x for x in events if not isinstance(x, ev.HostCameAlive)]
             elif isinstance(report.body, HostInventory):
                 self._inventories.add(report.host)
@@ -281,6 +310,7 @@ class HostLink:
             # It is about to be declared lost: a lease now would vouch for guests that others may start.
             return LeaseRefused(term=term, reason="no_authority")
         self._leases.grant(request.host, now)
+        self._owe_awaited(request.host)
         times = self._leases.times
         return LeaseGranted(
             term=term,

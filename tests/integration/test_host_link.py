@@ -1,0 +1,184 @@
+"""Guests are sent, and hosts come back, only where there is a lease: whoever has none is killing its guests."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from random import Random
+
+from prometheus_client import CollectorRegistry
+
+from pool_master.core import events as ev
+from pool_master.core.context import Context
+from pool_master.core.lease import LeaseTable, LeaseTimes
+from pool_master.core.pool import Pool
+from pool_master.core.records import Tail
+from pool_master.core.vm_migration import PoolMigrate, decide_pool_migrate
+from pool_master.shell.host_link import HostLink, HostMetricsCounters
+from pool_master.shell.writer import Wish, Writer
+from shared.codec import decode, encode, moment_from_us
+from shared.protocol import (
+    CommandBatch,
+    HostInventory,
+    HostReport,
+    LeaseGranted,
+    LeaseReply,
+    LeaseRequest,
+    MigrateDomain,
+    ReportBatch,
+)
+from shared.refs import HostRef
+from shared.subjects import Subjects
+from tests.sim.memory_broker import MemoryBroker
+from tests.sim.memory_bus import MemoryBus
+from tests.sim.memory_log import MemoryLog, MemoryRecords
+from tests.support.facts import MASTER, VM, a_pool, host_ref, host_uuid, inventory, running
+from tests.support.virtual_time import virtual
+
+TIMES = LeaseTimes()
+NOW_US = 1_713_614_400 * 1_000_000
+
+
+@dataclass
+class Stage:
+    """A leader's link to hosts that the test speaks for."""
+
+    bus: MemoryBus
+    subjects: Subjects
+    writer: Writer
+    reports: dict[int, int] = field(default_factory=dict)
+
+    async def happens(self, *events: ev.Event) -> None:
+        await self.writer.submit(Wish(lambda _: list(events), MASTER, "facts", "facts"))
+
+    async def migrate_to(self, number: int) -> None:
+        def decide(pool: Pool) -> list[ev.Event]:
+            context = Context(
+                command_id="migrate",
+                now=moment_from_us(NOW_US),
+                actor=MASTER,
+                label="VM.pool_migrate",
+            )
+            return decide_pool_migrate(pool, PoolMigrate(vm=VM, host=host_ref(number)), context)
+
+        await self.writer.submit(Wish(decide, MASTER, "migrate", "VM.pool_migrate"))
+
+    async def asks_for_a_lease(self, number: int) -> LeaseGranted:
+        request = LeaseRequest(host=host_uuid(number), journal="j", epoch=1)
+        subject = self.subjects.lease(host_uuid(number))
+        reply = await self.bus.request(subject, encode(request), timeout_s=1.0)
+        answer: LeaseReply = decode(reply, LeaseReply)  # type: ignore[arg-type]  # a union
+        assert isinstance(answer, LeaseGranted)
+        return answer
+
+    async def reports_an_inventory(self, number: int, body: HostInventory) -> None:
+        self.reports[number] = self.reports.get(number, 0) + 1
+        report = HostReport(
+            host=host_uuid(number),
+            journal="j",
+            epoch=1,
+            sequence=self.reports[number],
+            time_us=NOW_US,
+            body=body,
+        )
+        data = encode(ReportBatch(reports=(report,)))
+        subject = self.subjects.report(host_uuid(number))
+        await self.bus.publish(subject, data, message_id=f"{number}/{report.sequence}")
+        await asyncio.sleep(1.0)
+
+    async def sent_guests(self) -> list[str]:
+        """Where the hosts have been told to send guests, in order."""
+        await asyncio.sleep(1.0)
+        messages = await self.bus.read(self.subjects.command_stream, after=0, limit=100)
+        batches = [decode(message.data, CommandBatch) for message in messages]
+        actions = [command.action for batch in batches for command in batch.commands]
+        return [x.destination_host for x in actions if isinstance(x, MigrateDomain)]
+
+    def is_live(self, host: HostRef) -> bool:
+        return self.writer.pool.is_live(host)
+
+
+@asynccontextmanager
+async def stage(*facts: ev.Event) -> AsyncIterator[Stage]:
+    broker, subjects = MemoryBroker(Random(1)), Subjects("pool")
+    broker.ensure_streams(subjects)
+    bus = MemoryBus(broker, "leader")
+    writer = Writer(
+        MemoryLog(MemoryRecords()), Pool(), Tail(), term=1, wall_clock_us=lambda: NOW_US
+    )
+    running_writer = asyncio.create_task(writer.run())
+    loop = asyncio.get_running_loop()
+    link = HostLink(
+        bus,
+        subjects,
+        writer,
+        LeaseTable(TIMES, since=loop.time(), grace_s=0.0),
+        has_authority=lambda: True,
+        answered_at=loop.time,
+        counters=HostMetricsCounters(CollectorRegistry()),
+    )
+    leading = Stage(bus, subjects, writer)
+    await leading.happens(*facts)
+    running_link = asyncio.create_task(link.run())
+    await asyncio.sleep(0.1)
+    try:
+        yield leading
+    finally:
+        for each in (running_link, running_writer):
+            each.cancel()
+        await asyncio.gather(running_link, running_writer, return_exceptions=True)
+        await bus.close()
+
+
+@virtual
+async def test_a_guest_is_sent_at_once_to_a_host_that_holds_a_lease() -> None:
+    async with stage(*a_pool(), *running()) as pool:
+        await pool.asks_for_a_lease(2)
+        await pool.migrate_to(2)
+        assert await pool.sent_guests() == [host_uuid(2)]
+
+
+@virtual
+async def test_a_guest_waits_for_its_destinations_lease() -> None:
+    # A host that counts as live may have lost its lease: its watchdog would kill whoever arrives.
+    async with stage(*a_pool(), *running()) as pool:
+        await pool.asks_for_a_lease(1)
+        await pool.migrate_to(2)
+        assert await pool.sent_guests() == []
+
+        await pool.asks_for_a_lease(2)
+        assert await pool.sent_guests() == [host_uuid(2)]
+
+
+@virtual
+async def test_a_lease_that_has_run_out_is_none() -> None:
+    async with stage(*a_pool(), *running()) as pool:
+        await pool.asks_for_a_lease(2)
+        await asyncio.sleep(TIMES.lease_s)
+        await pool.migrate_to(2)
+        assert await pool.sent_guests() == []
+
+
+@virtual
+async def test_a_destination_that_is_lost_is_not_waited_for() -> None:
+    async with stage(*a_pool(), *running()) as pool:
+        await pool.migrate_to(2)
+        await pool.happens(ev.HostLost(host=host_ref(2), evidence="it is gone"))
+        # Told again what it has not answered, the source finds out for itself that nobody is there.
+        for _ in range(30):
+            await pool.asks_for_a_lease(1)
+            await asyncio.sleep(1.0)
+        assert host_uuid(2) in await pool.sent_guests()
+
+
+@virtual
+async def test_a_lost_host_is_live_again_with_its_lease_and_not_by_its_word_alone() -> None:
+    lost = ev.HostLost(host=host_ref(2), evidence="it is gone")
+    async with stage(*a_pool(), lost) as pool:
+        await pool.reports_an_inventory(2, inventory(2))
+        assert not pool.is_live(host_ref(2))
+
+        granted = await pool.asks_for_a_lease(2)
+        assert granted.wants_inventory
+        await pool.reports_an_inventory(2, inventory(2))
+        assert pool.is_live(host_ref(2))
