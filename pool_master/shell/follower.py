@@ -69,6 +69,9 @@ class Follower:
         Raises:
             HistoryBroken: the stream has lost records that the copy has.
         """
+        # A load that was broken off has taken what would be taken, and copied, a second time.
+        self.pool, self.tail, self._snapshot_sequence = Pool(), EMPTY_TAIL, 0
+        self._uncopied.clear()
         await self._check_copy()
         snapshot = await self._mirror.latest_snapshot()
         if snapshot is not None and snapshot.schema == SNAPSHOT_SCHEMA:
@@ -203,7 +206,8 @@ class Follower:
                 _index_row(uncopied.position, recorded, touched)
                 for recorded, touched in zip(uncopied.events, uncopied.touched, strict=True)
             ]
-        await self._mirror.append(records, rows)
+        # What has left the queue must reach the copy, whoever is cancelled meanwhile: the next batch joins it.
+        await asyncio.shield(self._mirror.append(records, rows))
 
     async def save_snapshot(self) -> None:
         """Keep the Pool as it is at the end of the copy."""
