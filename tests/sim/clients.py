@@ -14,7 +14,7 @@ from tests.sim.checks import Acknowledged, Checks
 from tests.sim.cluster import MIB, Cluster, ConnectionDropped
 
 VMS_MAX: Final = 6
-TRIES_MAX: Final = 60
+TRIES_MAX: Final = 300
 PAUSE_S: Final = 1.0
 TASK_POLLS_MAX: Final = 200
 
@@ -328,9 +328,11 @@ class Watcher:
 
     async def check(self) -> None:
         """Hold the picture that the stream has made against the whole of it (10)."""
-        await self.step(timeout_s=0.0)
         whole = Watcher(self._cluster, self._checks)
-        await whole.step(timeout_s=0.0)
+        while whole.token != self.token or not self.token:
+            whole = Watcher(self._cluster, self._checks)
+            await whole.step(timeout_s=0.0)
+            await self.step(timeout_s=0.0)
         for ref in sorted(self.picture.keys() | whole.picture.keys()):
             one, other = self.picture.get(ref), whole.picture.get(ref)
             if one != other:

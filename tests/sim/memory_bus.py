@@ -62,6 +62,7 @@ class MemoryReading:
         self._arrived: deque[StoredMessage] = deque()
         self._unacknowledged: dict[int, StoredMessage] = {}
         self._must_attach = True
+        self._has_ended = False
         self._wake = asyncio.Event()
 
     async def attach_if_needed(self) -> None:
@@ -106,11 +107,14 @@ class MemoryReading:
 
     def end(self) -> None:
         """Stop reading, and hand back what was not acknowledged."""
+        self._has_ended = True
         self._bus.broker.detach(self._stream, self._durable, self._reader)
         for message in (*self._unacknowledged.values(), *self._arrived):
             self._tell(self._bus.broker.hand_back, message)
 
     def _attach(self) -> None:
+        if self._has_ended:
+            return  # The question was still under way when the reader left.
         self._bus.broker.attach(
             self._stream, self._durable, self._reader, Want(self._pattern, self._pending_max)
         )
