@@ -58,9 +58,6 @@ class AgentConfig:
     first_fence_s: float = setting(3.0, "fence time until a leader has said otherwise (seconds)")
     lease_wait_s_max: float = setting(20.0, "how long a command may wait for a lease (seconds)")
     inventory_period_s: float = setting(60.0, "how often everything is reported unasked (seconds)")
-    hypervisor_wait_s_max: float = setting(
-        120.0, "how long a command outlasts a hypervisor that does not answer (seconds)"
-    )
     starts_max: int = setting(8, "how many guests are built at once")
     pending_messages_max: int = setting(4_096, "how many messages of commands may be open at once")
     batch_reports_max: int = setting(100, "how many reports go into one message")

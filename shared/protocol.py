@@ -220,7 +220,11 @@ class CommandSucceeded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandFailed:
-    """The command ended without its effect; `code` is XenAPI's, `observation` the domain as it was left."""
+    """The command ended without its effect; `code` is XenAPI's, `observation` the domain as it was left.
+
+    No observation: no domain is left (of a migration: only the destination can know). Without `was_begun` nobody has
+    acted or looked: all is as it was.
+    """
 
     command_id: str
     task: str
@@ -229,6 +233,7 @@ class CommandFailed:
     code: str
     parameters: tuple[str, ...] = ()
     observation: DomainObservation | None = None
+    was_begun: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

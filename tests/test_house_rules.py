@@ -22,7 +22,7 @@ FUNCTION_LINES_MAX: Final = 50
 
 # Offenders of today, by path or path::function, and their lines: only ever made smaller, and taken out when they are.
 RATCHET: Final[dict[str, int]] = {
-    "host_agent/shell/agent.py::__init__": 62,
+    "host_agent/shell/agent.py::__init__": 61,
     "pool_master/core/implied.py::_lookups": 63,
     "tests/sim/cluster.py": 525,
 }

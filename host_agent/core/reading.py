@@ -60,4 +60,5 @@ def _answer(item: object) -> CommandFailed | None:
         incarnation=envelope.incarnation,
         code=error.wire_code,
         parameters=error.parameters,
+        was_begun=False,
     )

@@ -115,7 +115,6 @@ class Agent:
             losses=self.lease.losses,
             on_progress=self._on_progress,
             starts_max=config.starts_max,
-            unavailable_s_max=config.hypervisor_wait_s_max,
         )
 
     async def run(self) -> None:

@@ -3,10 +3,11 @@
 Rules: look first, do what is missing: so every command may be begun again after a crash, an answer
 that was lost, or both. The outcome is what the hypervisor shows, not what we tried. What ends a
 guest's run is always done; what brings one to run is done while the lease holds, and taken back
-where the lease was lost meanwhile.
+where the lease was lost meanwhile. While the hypervisor does not answer a command has no outcome:
+any that we gave would be a guess, and the pool would start elsewhere what may well run here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import anyio
@@ -20,7 +21,6 @@ from host_agent.shell.turn import Turn
 from shared.errors import (
     DomainExists,
     HostNotLive,
-    InternalError,
     TaskCancelled,
     VmBadPowerState,
     VmShutdownTimeout,
@@ -47,9 +47,18 @@ from shared.protocol import (
 
 LOOK_PAUSE_S: Final = 1.0
 RETRY_PAUSE_S: Final = 1.0
+RETRY_PAUSE_S_MAX: Final = 30.0
 ALIVE: Final = (DomainState.RUNNING, DomainState.PAUSED)
 
 log = structlog.get_logger(__name__)
+
+
+def retry_pauses() -> Iterator[float]:
+    """Give the pauses (s) before asking a hypervisor again that did not answer: ever longer, up to a bound."""
+    pause = RETRY_PAUSE_S
+    while True:
+        yield pause
+        pause = min(2 * pause, RETRY_PAUSE_S_MAX)
 
 
 def failed(
@@ -92,44 +101,35 @@ class CommandRunner:
         losses: Callable[[], int],
         on_progress: Callable[[HostCommand, float], None],
         starts_max: int,
-        unavailable_s_max: float,
     ) -> None:
         self._hypervisor = hypervisor
         self._domains_changed = domains_changed
         self._losses = losses
         self._on_progress = on_progress
         self._starts = anyio.CapacityLimiter(starts_max)
-        self._unavailable_s_max = unavailable_s_max
 
     async def run(self, turn: Turn, *, is_resumed: bool) -> CommandOutcome:
         """Carry out the turn's command to its end, whatever the hypervisor does meanwhile."""
-        gives_up_at = anyio.current_time() + self._unavailable_s_max
+        pauses = retry_pauses()
         while True:
             try:
                 return await self._try(turn, is_resumed=is_resumed)
             except HypervisorUnavailable as error:
-                if anyio.current_time() >= gives_up_at:
-                    # What is left is unknown; the next inventory shows it.
-                    text = f"the hypervisor does not answer: {error}"
-                    return failed(turn.command, InternalError(text), None)
                 log.warning("command.try_again", command=turn.command.command_id, why=str(error))
             is_resumed = True
-            await anyio.sleep(RETRY_PAUSE_S)
+            await anyio.sleep(next(pauses))
 
     async def refuse(self, turn: Turn, error: XenApiError) -> CommandOutcome:
         """End a command that has not run, with the domain as it is."""
-        gives_up_at = anyio.current_time() + self._unavailable_s_max
+        pauses = retry_pauses()
         while True:
             try:
                 observation = await self._hypervisor.observe(turn.command.vm_uuid)
             except HypervisorUnavailable as unavailable:
-                # To show nothing is to say that no domain is left, and the pool would start another one.
                 log.warning("command.unobserved", why=str(unavailable))
-                if anyio.current_time() >= gives_up_at:
-                    return failed(turn.command, error, None)
             else:
                 return failed(turn.command, error, observation)
-            await anyio.sleep(RETRY_PAUSE_S)
+            await anyio.sleep(next(pauses))
 
     async def _try(self, turn: Turn, *, is_resumed: bool) -> CommandOutcome:
         command = turn.command

@@ -42,6 +42,7 @@ _SENTENCES: Final[dict[str, str]] = {
     "HostReportsSeen": "reports of {host} up to number {sequence} are in the log",
     "StaleDomainFound": "{host} still has an old domain of {vm_uuid} (incarnation {incarnation}): it must go",
     "StaleDomainDropped": "{host} has dropped the old domain of {vm_uuid} (incarnation {incarnation})",
+    "StaleDomainKept": "{host} could not drop the old domain of {vm_uuid} (incarnation {incarnation}): {error_info}",
     "VmCreated": "{vm} is made",
     "VmDestroyed": "{vm} is gone for good",
     "VmStarted": "{vm} is {power_state} on {host} (incarnation {incarnation})",

@@ -145,6 +145,15 @@ class StaleDomainDropped(Struct, frozen=True, kw_only=True, omit_defaults=True, 
     incarnation: int
 
 
+class StaleDomainKept(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """The host could not drop it; where its next inventory still shows it, it is asked again."""
+
+    host: HostRef
+    vm_uuid: str
+    incarnation: int
+    error_info: tuple[str, ...]
+
+
 # --- VMs
 
 
@@ -354,6 +363,7 @@ Event = (
     | HostReportsSeen
     | StaleDomainFound
     | StaleDomainDropped
+    | StaleDomainKept
     | VmCreated
     | VmDestroyed
     | VmStarted

@@ -76,7 +76,7 @@ def _arm_of(event: ev.Event) -> Arm:  # noqa: C901, PLR0911, PLR0912 - one arm p
             return evolve_membership
         case ev.HostCameAlive() | ev.HostLost():
             return set_live
-        case ev.StaleDomainFound() | ev.StaleDomainDropped():
+        case ev.StaleDomainFound() | ev.StaleDomainDropped() | ev.StaleDomainKept():
             return evolve_stale
         case ev.FieldSet() | ev.MapKeySet() | ev.MapKeyRemoved():
             return evolve_field

@@ -145,10 +145,12 @@ def set_live(pool: Pool, event: ev.HostCameAlive | ev.HostLost, recorded: ev.Rec
 
 
 def evolve_stale(
-    pool: Pool, event: ev.StaleDomainFound | ev.StaleDomainDropped, _recorded: ev.Recorded
+    pool: Pool,
+    event: ev.StaleDomainFound | ev.StaleDomainDropped | ev.StaleDomainKept,
+    recorded: ev.Recorded,
 ) -> Touched:
-    """An incarnation must be dropped, or has been."""
-    stale = StaleDomain(event.host, event.vm_uuid, event.incarnation)
+    """An incarnation must be dropped, or no longer."""
+    stale = StaleDomain(event.host, event.vm_uuid, event.incarnation, found=recorded.sequence)
     if isinstance(event, ev.StaleDomainFound):
         pool.stale_domains[stale.key] = stale
     else:

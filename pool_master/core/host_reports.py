@@ -9,7 +9,7 @@ from typing import Final, assert_never
 
 from pool_master.core import events as ev
 from pool_master.core.context import Context
-from pool_master.core.pool import Pool
+from pool_master.core.pool import Pool, StaleDomain, stale_key
 from pool_master.core.reconcile import ALIVE, reconcile_change, reconcile_inventory
 from pool_master.core.task import Operation
 from pool_master.core.vm import Vm
@@ -98,7 +98,7 @@ def _decide_outcome(
         effect = _effect(operation, vm, body.observation)
         end = ev.TaskSucceeded(task=operation.task)
     else:
-        effect = _left_behind(operation, vm, body.observation)
+        effect = _left_behind(operation, vm, body.observation) if body.was_begun else []
         end = ev.TaskFailed(task=operation.task, error_info=_error_info(pool, operation, vm, body))
     released = release_waiting(pool, operation, vm, operation.host, is_gone=_is_gone(vm, effect))
     return [*effect, end, *released]
@@ -125,23 +125,24 @@ def command_id_of(operation: Operation) -> str:
     return f"{operation.task}/{operation.step}"
 
 
-def stale_command_id(host_uuid: str, vm_uuid: str, incarnation: int) -> str:
-    """Give the id of the command that drops a stale domain."""
-    return f"drop/{host_uuid}/{vm_uuid}/{incarnation}"
+def stale_command_id(stale: StaleDomain) -> str:
+    """Give the id of the command that drops a stale domain, once each time that it is found."""
+    return f"drop/{stale.found}/{stale.vm_uuid}/{stale.incarnation}"
 
 
 def _decide_dropped(
     pool: Pool, host: HostRef, body: says.CommandSucceeded | says.CommandFailed
 ) -> list[ev.Event]:
-    is_drop = body.command_id == stale_command_id(
-        pool.hosts[host].uuid, body.vm_uuid, body.incarnation
-    )
-    if not is_drop or isinstance(body, says.CommandFailed):
+    stale = pool.stale_domains.get(stale_key(host, body.vm_uuid, body.incarnation))
+    if stale is None or body.command_id != stale_command_id(stale):
         return []
-    key = f"{host}/{body.vm_uuid}/{body.incarnation}"
-    if key not in pool.stale_domains:
-        return []
-    return [ev.StaleDomainDropped(host=host, vm_uuid=body.vm_uuid, incarnation=body.incarnation)]
+    uuid, incarnation = stale.vm_uuid, stale.incarnation
+    if isinstance(body, says.CommandFailed):
+        error = (body.code, *body.parameters)
+        return [
+            ev.StaleDomainKept(host=host, vm_uuid=uuid, incarnation=incarnation, error_info=error)
+        ]
+    return [ev.StaleDomainDropped(host=host, vm_uuid=uuid, incarnation=incarnation)]
 
 
 def _effect(operation: Operation, vm: Vm, observation: DomainObservation | None) -> list[ev.Event]:
@@ -268,8 +269,8 @@ def _decide_moved(
     pool: Pool, operation: Operation, vm: Vm, body: says.CommandSucceeded | says.CommandFailed
 ) -> list[ev.Event]:
     """The source has spoken: the guest is still there, or only the destination knows."""
-    if isinstance(body, says.CommandFailed) and body.observation is not None:
-        left = _left_behind(operation, vm, body.observation)
+    if isinstance(body, says.CommandFailed) and not (body.was_begun and body.observation is None):
+        left = _left_behind(operation, vm, body.observation) if body.was_begun else []
         error = _error_info(pool, operation, vm, body)
         failed = ev.TaskFailed(task=operation.task, error_info=error)
         is_gone = _is_gone(vm, left)

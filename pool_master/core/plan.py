@@ -131,9 +131,8 @@ def _cancel(pool: Pool, operation: Operation, vm: Vm) -> HostCommand:
 
 
 def _forget(pool: Pool, stale: StaleDomain) -> HostCommand:
-    command_id = stale_command_id(pool.hosts[stale.host].uuid, stale.vm_uuid, stale.incarnation)
     return HostCommand(
-        command_id=command_id,
+        command_id=stale_command_id(stale),
         task="",
         term=pool.term,
         vm_uuid=stale.vm_uuid,

@@ -52,16 +52,25 @@ class Tombstone(Struct, frozen=True, gc=False):
 
 
 class StaleDomain(Struct, frozen=True, gc=False):
-    """An incarnation that a host must drop."""
+    """An incarnation that a host must drop; `found` is the log sequence at which it was found.
+
+    The same incarnation can be found again, after a migration there and back: each time is another command.
+    """
 
     host: HostRef
     vm_uuid: str
     incarnation: int
+    found: int
 
     @property
     def key(self) -> str:
         """Its identity among stale domains."""
-        return f"{self.host}/{self.vm_uuid}/{self.incarnation}"
+        return stale_key(self.host, self.vm_uuid, self.incarnation)
+
+
+def stale_key(host: HostRef, vm_uuid: str, incarnation: int) -> str:
+    """Give the identity that a stale domain has while it is one."""
+    return f"{host}/{vm_uuid}/{incarnation}"
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from typing import Final
 
 from pool_master.core import events as ev
 from pool_master.core.context import Context
-from pool_master.core.pool import Pool
+from pool_master.core.pool import Pool, stale_key
 from pool_master.core.task import Operation
 from pool_master.core.vm import Vm
 from pool_master.core.vm_lifecycle import restart_in_place
@@ -107,8 +107,10 @@ def _drift(pool: Pool, host: HostRef, vm: Vm | None, seen: DomainObservation) ->
         is_expected = seen.incarnation in {operation.incarnation, vm.incarnation}
         if is_expected and host in {operation.host, operation.destination, vm.resident_on}:
             return []
-    stale = f"{host}/{seen.vm_uuid}/{seen.incarnation}"
-    if stale in pool.stale_domains or seen.state not in ALIVE:
+    if (
+        stale_key(host, seen.vm_uuid, seen.incarnation) in pool.stale_domains
+        or seen.state not in ALIVE
+    ):
         return []
     return [ev.StaleDomainFound(host=host, vm_uuid=seen.vm_uuid, incarnation=seen.incarnation)]
 

@@ -16,7 +16,7 @@ from shared.codec import from_plain, pack, to_plain, unpack
 from shared.refs import HostRef, VmRef
 
 # Raise it with any change of a record that an old snapshot would decode wrongly.
-SNAPSHOT_SCHEMA: Final = 1
+SNAPSHOT_SCHEMA: Final = 2
 
 RECORD_TYPES: Final[dict[str, type]] = {
     "pools": PoolRecord,

@@ -57,6 +57,9 @@ _EVENTS: Final[tuple[ev.Event, ...]] = (
     ev.HostReportsSeen(host=HOST, journal="journal-1", sequence=41),
     ev.StaleDomainFound(host=HOST, vm_uuid=VM_UUID, incarnation=2),
     ev.StaleDomainDropped(host=HOST, vm_uuid=VM_UUID, incarnation=2),
+    ev.StaleDomainKept(
+        host=HOST, vm_uuid=VM_UUID, incarnation=2, error_info=("INTERNAL_ERROR", "busy")
+    ),
     ev.VmCreated(
         vm=VM,
         uuid=VM_UUID,

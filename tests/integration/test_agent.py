@@ -277,23 +277,13 @@ async def test_reports_come_once_each_and_in_order_through_a_bad_link_and_crashe
 
 
 @virtual
-async def test_a_hypervisor_that_does_not_answer_is_waited_for() -> None:
+async def test_no_outcome_is_guessed_while_the_hypervisor_does_not_answer() -> None:
     async with one_host() as pool:
         down = HypervisorUnavailable("gone")
         pool.faults = lambda point: down if point in {"start", "observe"} else None
         await pool.leader.send(HOST, START)
-        await anyio.sleep(30.0)
+        await anyio.sleep(3_600.0)
         assert await pool.leader.outcomes() == {}
         pool.faults = lambda _: None
-        assert isinstance(await pool.leader.outcome("start"), CommandSucceeded)
-
-
-@virtual
-async def test_a_hypervisor_that_never_answers_does_not_hold_a_command_for_ever() -> None:
-    async with one_host() as pool:
-        down = HypervisorUnavailable("gone")
-        pool.faults = lambda point: down if point in {"start", "observe"} else None
-        await pool.leader.send(HOST, START)
-        outcome = await pool.leader.outcome("start", within_s=300.0)
-        assert isinstance(outcome, CommandFailed)
-        assert outcome.code == "INTERNAL_ERROR"
+        outcome = await pool.leader.outcome("start", within_s=40.0)
+        assert isinstance(outcome, CommandSucceeded)

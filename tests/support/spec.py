@@ -212,6 +212,7 @@ class Scenario:
         code: str = "INTERNAL_ERROR",
         *parameters: str,
         observation: DomainObservation | None = None,
+        was_begun: bool = True,
     ) -> "Outcome":
         """That host says that it could not."""
         running = self.operation(operation)
@@ -224,6 +225,7 @@ class Scenario:
             code=code,
             parameters=parameters,
             observation=observation,
+            was_begun=was_begun,
         )
         return self.when_host_says(body, number=self._number_of(running.host))
 

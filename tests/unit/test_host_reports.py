@@ -6,6 +6,7 @@ import pytest
 
 from pool_master.core import events as ev
 from pool_master.core.host_reports import UnknownHost, command_id_of
+from pool_master.core.plan import plan_stale
 from shared import protocol as says
 from shared.enums import PowerState, TaskStatus, VmOperation
 from shared.protocol import DomainState, HostReport
@@ -303,32 +304,87 @@ def test_progress_counts_only_for_the_operation_that_the_host_carries_out() -> N
 # --- dropped domains
 
 
-def dropped(host_uuid: str, incarnation: int = 1) -> says.CommandSucceeded:
+def dropped(found: int, incarnation: int = 1) -> says.CommandSucceeded:
     return says.CommandSucceeded(
-        command_id=f"drop/{host_uuid}/{VM_UUID}/{incarnation}",
+        command_id=f"drop/{found}/{VM_UUID}/{incarnation}",
         task="",
         vm_uuid=VM_UUID,
         incarnation=incarnation,
     )
 
 
+STALE_FOUND = ev.StaleDomainFound(host=HOST, vm_uuid=VM_UUID, incarnation=1)
+
+
 def test_a_stale_domain_is_forgotten_once_its_host_has_dropped_it() -> None:
-    scenario = given(
-        *a_pool(), vm_created(), ev.StaleDomainFound(host=HOST, vm_uuid=VM_UUID, incarnation=1)
+    scenario = given(*a_pool(), vm_created(), STALE_FOUND)
+    found = scenario.pool.sequence
+    scenario.when_host_says(dropped(found, incarnation=2)).then()
+    scenario.when_host_says(dropped(found), number=2).then()
+    scenario.when_host_says(dropped(found)).then(
+        ev.StaleDomainDropped(host=HOST, vm_uuid=VM_UUID, incarnation=1)
     )
-    uuid = scenario.host().uuid
-    scenario.when_host_says(dropped(uuid, incarnation=2)).then()
-    scenario.when_host_says(dropped(uuid), number=2).then()
+    assert list(scenario.pool.stale_domains) == []
+    scenario.when_host_says(dropped(found)).then_nothing_new()
+
+
+def test_an_incarnation_that_is_stale_again_is_dropped_by_another_command() -> None:
+    scenario = given(*a_pool(), vm_created(), STALE_FOUND)
+    first = dropped(scenario.pool.sequence)
+    scenario.when_host_says(first).then_so()
+
+    scenario.and_given(STALE_FOUND)
+
+    ((_, again),) = plan_stale(scenario.pool)
+    assert again.command_id != first.command_id
+    scenario.when_host_says(first).then_nothing_new()
+    assert len(plan_stale(scenario.pool)) == 1
+
+
+def test_a_stale_domain_that_its_host_could_not_drop_is_asked_for_anew_where_it_still_runs() -> (
+    None
+):
+    scenario = given(*a_pool(), vm_created(), vm_started(incarnation=2), STALE_FOUND)
+    ((_, first),) = plan_stale(scenario.pool)
     failed = says.CommandFailed(
-        command_id=dropped(uuid).command_id,
+        command_id=first.command_id,
         task="",
         vm_uuid=VM_UUID,
         incarnation=1,
         code="INTERNAL_ERROR",
+        parameters=("busy",),
     )
-    scenario.when_host_says(failed).then()
-    scenario.when_host_says(dropped(uuid)).then(
-        ev.StaleDomainDropped(host=HOST, vm_uuid=VM_UUID, incarnation=1)
+    scenario.when_host_says(failed).then(
+        ev.StaleDomainKept(
+            host=HOST, vm_uuid=VM_UUID, incarnation=1, error_info=("INTERNAL_ERROR", "busy")
+        )
     )
-    assert list(scenario.pool.stale_domains) == []
-    scenario.when_host_says(dropped(uuid)).then_nothing_new()
+    assert plan_stale(scenario.pool) == []
+
+
+# --- commands that nobody has begun
+
+
+@pytest.mark.parametrize("method", ["VM.pause", "VM.hard_reboot", "VM.hard_shutdown"])
+def test_a_command_that_nobody_has_begun_fails_and_leaves_the_guest_where_it_is(
+    method: str,
+) -> None:
+    scenario = given(*a_pool(), *running())
+    scenario.when_called(method, VM).then_so()
+
+    scenario.when_failed(1, "NOT_IMPLEMENTED", was_begun=False).then(
+        ev.TaskFailed(task=task(1), error_info=("NOT_IMPLEMENTED",))
+    )
+
+    assert scenario.vm().power_state is PowerState.RUNNING
+
+
+def test_a_migration_that_nobody_has_begun_leaves_the_guest_on_its_source() -> None:
+    scenario = given(*a_pool(2), *running())
+    scenario.when_called("VM.pool_migrate", VM, HOST_2, {}).then_so()
+
+    scenario.when_failed(1, "NOT_IMPLEMENTED", was_begun=False).then(
+        ev.TaskFailed(task=task(1), error_info=("NOT_IMPLEMENTED",))
+    )
+
+    assert (scenario.vm().power_state, scenario.vm().resident_on) == (PowerState.RUNNING, HOST)
