@@ -3,6 +3,7 @@
 import gc
 import time
 import tracemalloc
+from collections.abc import Callable
 
 import msgpack
 
@@ -17,26 +18,15 @@ from pool_master.shell.follower import events_of
 
 REPLAY_EVENTS = 300_000
 MEMORY_VMS = 10_000
+# The fastest of some: what disturbs a pass on a shared machine only ever makes it slower.
+PASSES = 3
 
 
 def replay() -> Figure:
     """Replay verified records into a Pool; the floor is unpacking the same bytes."""
     made = records(REPLAY_EVENTS, vms=1_000)
-    began = time.perf_counter()
-    for data in made:
-        body, _ = msgpack.unpackb(data)
-        msgpack.unpackb(body, strict_map_key=False)
-    floor_s = time.perf_counter() - began
-    pool, tail = Pool(), EMPTY_TAIL
-    began = time.perf_counter()
-    for position, data in enumerate(made, start=1):
-        followed = follow(tail, position, data)
-        assert not isinstance(followed, Break)
-        tail, record = followed
-        for recorded in events_of(record):
-            pool.stamp(evolve.apply(pool, recorded))
-    took_s = time.perf_counter() - began
-    assert pool.sequence == REPLAY_EVENTS
+    floor_s = min(_took_s(_unpack, made) for _ in range(PASSES))
+    took_s = min(_took_s(_replay, made) for _ in range(PASSES))
     return Figure(
         name=f"replay of {REPLAY_EVENTS:,} events, verified",
         value=REPLAY_EVENTS / took_s,
@@ -46,6 +36,29 @@ def replay() -> Figure:
         goal=100_000,
         is_time=False,
     )
+
+
+def _took_s(work: Callable[[list[bytes]], None], made: list[bytes]) -> float:
+    began = time.perf_counter()
+    work(made)
+    return time.perf_counter() - began
+
+
+def _unpack(made: list[bytes]) -> None:
+    for data in made:
+        body, _ = msgpack.unpackb(data)
+        msgpack.unpackb(body, strict_map_key=False)
+
+
+def _replay(made: list[bytes]) -> None:
+    pool, tail = Pool(), EMPTY_TAIL
+    for position, data in enumerate(made, start=1):
+        followed = follow(tail, position, data)
+        assert not isinstance(followed, Break)
+        tail, record = followed
+        for recorded in events_of(record):
+            pool.stamp(evolve.apply(pool, recorded))
+    assert pool.sequence == REPLAY_EVENTS
 
 
 def memory_per_vm() -> Figure:

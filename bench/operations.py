@@ -18,7 +18,7 @@ WARM_UP = 20
 
 
 def simulated(data: Path, append_ms: float) -> list[Figure]:
-    """One at a time and as a burst; the floor of one is three appends: its wish, its report, and one more on the way."""
+    """One at a time and as a burst; the floor of one is two appends: its wish and its end."""
     with running_pool(data, hosts=3, hypervisor="simulated") as pool:
         took = _one_by_one(pool)
         rate = _burst(pool)

@@ -32,19 +32,15 @@ from shared.enums import PowerState
 
 def apply(pool: Pool, recorded: ev.Recorded) -> Touched:
     """Make one recorded event true; give (class, ref) of every object that it touched."""
-    touched = _evolve(pool, recorded)
-    pool.sequence = recorded.sequence
-    pool.time_us = recorded.time_us
-    return touched
-
-
-def _evolve(pool: Pool, recorded: ev.Recorded) -> Touched:
     event = recorded.event
     event_type = type(event)
     arm = _ARMS.get(event_type)
     if arm is None:
         arm = _ARMS[event_type] = _arm_of(event)
-    return arm(pool, event, recorded)
+    touched = arm(pool, event, recorded)
+    pool.sequence = recorded.sequence
+    pool.time_us = recorded.time_us
+    return touched
 
 
 Arm = Callable[[Pool, Any, ev.Recorded], Touched]

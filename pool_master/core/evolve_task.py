@@ -1,6 +1,6 @@
 """What events make true of tasks, and of the operations that hosts carry out under them."""
 
-from typing import Any, assert_never
+from typing import assert_never
 
 from pool_master.core import events as ev
 from pool_master.core.changed import changed
@@ -116,22 +116,26 @@ def evolve_end(
         if running is not None:
             pool.operations[task.ref] = changed(running, is_cancelling=True)
         return [("task", task.ref)]
-    outcome: dict[str, Any]
-    match event:
-        case ev.TaskSucceeded():
-            outcome = {"status": TaskStatus.SUCCESS, "progress": 1.0, "result": event.result}
-        case ev.TaskFailed():
-            is_cancelled = event.error_info[:1] == (TaskCancelled.code,)
-            status = TaskStatus.CANCELLED if is_cancelled else TaskStatus.FAILURE
-            outcome = {"status": status, "error_info": event.error_info}
+    status, progress, result, error_info = TaskStatus.SUCCESS, 1.0, "", task.error_info
+    if isinstance(event, ev.TaskSucceeded):
+        result = event.result
+    else:
+        is_cancelled = event.error_info[:1] == (TaskCancelled.code,)
+        status = TaskStatus.CANCELLED if is_cancelled else TaskStatus.FAILURE
+        progress, result, error_info = task.progress, task.result, event.error_info
     pool.tasks[task.ref] = changed(
         task,
         finished=moment_from_us(recorded.time_us),
+        status=status,
+        progress=progress,
+        result=result,
+        error_info=error_info,
         is_cancellable=False,
         resident_on=NULL_HOST,
-        **outcome,
     )
-    return [("task", task.ref), *_end_operation(pool, task.ref)]
+    touched = _end_operation(pool, task.ref)
+    touched.append(("task", task.ref))
+    return touched
 
 
 def _end_operation(pool: Pool, task: TaskRef) -> Touched:
@@ -140,11 +144,12 @@ def _end_operation(pool: Pool, task: TaskRef) -> Touched:
     vm = None if operation is None else pool.vms.get(operation.vm)
     if operation is None or vm is None:
         return []
-    others = {key: value for key, value in vm.current_operations.items() if key != task}
-    scheduled = reservation(pool, vm, others)
+    others, scheduled = EMPTY_MAP, NULL_HOST
+    if len(vm.current_operations) > 1 or task not in vm.current_operations:
+        others = {key: value for key, value in vm.current_operations.items() if key != task}
+        scheduled = reservation(pool, vm, others)
     return put_vm(
-        pool,
-        changed(vm, current_operations=others or EMPTY_MAP, scheduled_to_be_resident_on=scheduled),
+        pool, changed(vm, current_operations=others, scheduled_to_be_resident_on=scheduled)
     )
 
 

@@ -57,19 +57,25 @@ def put_vm(pool: Pool, vm: Vm) -> Touched:
     old = pool.vms.get(vm.ref)
     pool.vms[vm.ref] = vm
     touched: Touched = [("VM", vm.ref)]
-    before = () if old is None else (old.resident_on, old.scheduled_to_be_resident_on)
-    after = (vm.resident_on, vm.scheduled_to_be_resident_on)
-    if before == after:
+    resident_on, scheduled = vm.resident_on, vm.scheduled_to_be_resident_on
+    if old is None:
+        before: tuple[HostRef, ...] = ()
+    elif old.resident_on == resident_on and old.scheduled_to_be_resident_on == scheduled:
         return touched
+    else:
+        before = (old.resident_on, old.scheduled_to_be_resident_on)
+    after = (resident_on, scheduled)
     for host in dict.fromkeys((*before, *after)):
-        if host == NULL_HOST or (host in before) == (host in after):
+        if host == NULL_HOST:
             continue
-        guests = pool.residents.get(host, ())
-        pool.residents[host] = (
-            (*guests, vm.ref) if host in after else tuple(x for x in guests if x != vm.ref)
-        )
-    # A reservation shows in the host's current_operations, residence in its resident_VMs.
-    return touched + [("host", host) for host in dict.fromkeys((*before, *after))]
+        if (host in before) != (host in after):
+            guests = pool.residents.get(host, ())
+            pool.residents[host] = (
+                (*guests, vm.ref) if host in after else tuple(x for x in guests if x != vm.ref)
+            )
+        # A reservation shows in the host's current_operations, residence in its resident_VMs.
+        touched.append(("host", host))
+    return touched
 
 
 def evolve_existence(

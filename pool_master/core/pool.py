@@ -96,6 +96,11 @@ class Pool:
     uuids: Records[tuple[str, str], str] = attribute(default_factory=Table)
     stamps: dict[str, Stamp] = attribute(default_factory=dict)
     tombstones: list[Tombstone] = attribute(default_factory=list)
+    tables: dict[str, Records[str, Struct]] = attribute(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Find the tables by their classes."""
+        self.tables = {name: getattr(self, table) for name, table in TABLE_OF_CLASS.items()}
 
     def fork(self) -> "Pool":
         """Give a Pool to try things on; it keeps no stamps, which only the true one needs."""
@@ -154,10 +159,10 @@ class Pool:
 
     def stamp(self, touched: list[tuple[str, str]]) -> None:
         """Remember that these objects changed at the present sequence; the most recent come last."""
-        stamps, sequence = self.stamps, self.sequence
+        stamps, sequence, tables = self.stamps, self.sequence, self.tables
         for object_class, ref in touched:
             old = stamps.pop(ref, None)
-            if ref in getattr(self, TABLE_OF_CLASS[object_class]):
+            if ref in tables[object_class]:
                 stamps[ref] = Stamp(object_class, old.created if old else sequence, sequence)
             elif old is not None:
                 self.tombstones.append(Tombstone(object_class, ref, old.created, sequence))

@@ -13,6 +13,9 @@ from shared.refs import NULL_HOST, NULL_TASK, HostRef, TaskRef, VmRef
 StringMap = dict[str, str]
 
 
+FINISHED: Final = frozenset({TaskStatus.SUCCESS, TaskStatus.FAILURE, TaskStatus.CANCELLED})
+
+
 def _empty() -> StringMap:
     return EMPTY_MAP
 
@@ -49,7 +52,7 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     @property
     def is_finished(self) -> bool:
         """Whether it has its end."""
-        return self.status in {TaskStatus.SUCCESS, TaskStatus.FAILURE, TaskStatus.CANCELLED}
+        return self.status in FINISHED
 
 
 INERT_TASK_FIELDS: Final = (inert("backtrace", str, "()"),)
