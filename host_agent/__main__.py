@@ -33,6 +33,7 @@ from host_agent.shell.lease_keeper import Watchdog
 from host_agent.shell.metrics import Metrics
 from host_agent.shell.peers import TcpPeers
 from host_agent.shell.watchdog_pipe import NoWatchdog, PipeWatchdog
+from shared import event_loop
 from shared.logs import log_as_json
 from shared.nats_bus import Credentials, connect
 from shared.settings import ConfigError
@@ -144,7 +145,7 @@ def start(config_file: Path | None) -> int:
     try:
         config = load_config(config_file)
         with held_folder(Path(config.data_dir)):
-            asyncio.run(run(completed(config)))
+            event_loop.run(run(completed(config)))
     except ConfigError as error:
         return _say(error, EXIT_CONFIG)
     except DataFolderTakenError as error:

@@ -31,6 +31,7 @@ from pool_master.shell.mirror import Mirror, MirrorDamaged
 from pool_master.shell.nats_server import NatsServer, NatsServerError, NatsServerOptions
 from pool_master.shell.sessions import Sessions, User, read_users
 from pool_master.shell.tls import CertificateFiles, kept_or_self_signed, server_context
+from shared import event_loop
 from shared.bus import BusUnavailable
 from shared.logs import log_as_json
 from shared.nats_bus import Credentials, NatsBus, NatsKeyValue, connect
@@ -63,11 +64,7 @@ def main() -> None:
 def _run(config: MasterConfig) -> int:
     # Records live long and hold no cycles: looking through all of them again and again is what a collection would do.
     gc.set_threshold(GC_THRESHOLD, 20, 100)
-    with contextlib.suppress(ImportError):
-        import uvloop  # noqa: PLC0415 - an optional wheel
-
-        return uvloop.run(run_master(config))
-    return asyncio.run(run_master(config))
+    return event_loop.run(run_master(config))
 
 
 async def run_master(config: MasterConfig) -> int:
