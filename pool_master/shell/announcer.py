@@ -2,10 +2,12 @@
 
 Rules: published after the event is in the log, in order, by its sequence as message id, so that a new leader may tell again
 what its predecessor may not have told; news waits a moment for what comes along; what falls behind is read again from the
-log, not kept in memory.
+log, not kept in memory. The stream of events is not synced to disk message by message, as the log is: a server that is
+killed may lose its end, so the end is looked at now and then, and what is missing is told again.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
@@ -22,7 +24,7 @@ from pool_master.shell.audit import tell
 from pool_master.shell.event_log import EventLog, LogUnavailable
 from pool_master.shell.follower import events_of
 from pool_master.shell.writer import Commit, Writer
-from shared.bus import Bus, BusUnavailable
+from shared.bus import Bus, BusUnavailable, MessageLost
 from shared.subjects import Subjects
 
 log = structlog.get_logger(__name__)
@@ -31,7 +33,11 @@ RECORDS_AT_ONCE: Final = 100
 RECORDS_KEPT_MAX: Final = 1_000
 GATHER_S: Final = 0.02
 AGAIN_S: Final = 0.5
-TOLD_AGAIN: Final = 50  # records before the present tail that a new leader tells again
+TOLD_AGAIN: Final = (
+    200  # records before the present tail that are told again where some may be missing
+)
+LOOK_PERIOD_S: Final = 10.0
+LOOK_S_MAX: Final = 5.0
 
 
 class Announcer:
@@ -43,6 +49,8 @@ class Announcer:
         self._log = event_log
         self._writer = writer
         self._told = max(0, writer.tail.position - TOLD_AGAIN)
+        self._told_sequence = 0
+        self._look_at = 0.0
         self._fresh: deque[Commit] = deque(maxlen=RECORDS_KEPT_MAX)
         self._news = asyncio.Event()
         self._news.set()
@@ -55,23 +63,46 @@ class Announcer:
     async def run(self) -> None:
         """Tell until cancelled."""
         while True:
-            await self._news.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_PERIOD_S):
+                    await self._news.wait()
             await asyncio.sleep(GATHER_S)
             self._news.clear()
             try:
+                await self._look_back()
                 await self._tell_new()
             except* (BusUnavailable, LogUnavailable) as group:  # the task group's, or the log's own
                 log.warning("announcer.behind", told=self._told, why=str(group.exceptions[0]))
                 self._news.set()
+                self._look_at = 0.0
                 await asyncio.sleep(AGAIN_S)
+
+    async def _look_back(self) -> None:
+        """Step back where the stream lacks what it has said that it holds."""
+        now = asyncio.get_running_loop().time()
+        if now < self._look_at:
+            return
+        try:
+            last = await self._bus.last(self._subjects.event_stream, timeout_s=LOOK_S_MAX)
+            held = 0 if last is None else int(orjson.loads(last.data)["sequence"])
+        except MessageLost:
+            held = 0
+        if held < self._told_sequence:
+            log.warning("announcer.events_lost", held=held, told=self._told_sequence)
+            self._told = max(0, self._told - TOLD_AGAIN)
+        self._look_at = now + LOOK_PERIOD_S
 
     async def _tell_new(self) -> None:
         while self._told < self._writer.tail.position:
             for position, events in await self._untold():
+                *others, last = events
                 async with asyncio.TaskGroup() as group:
-                    for recorded in events:
+                    for recorded in others:
                         group.create_task(self._publish(recorded))
+                # By itself: where it is held, so is the rest of the record.
+                await self._publish(last)
                 self._told = position
+                self._told_sequence = last.sequence
 
     async def _untold(self) -> list[tuple[int, Sequence[Recorded]]]:
         """Give the next records: those just committed, or, where there is a gap before them, from the log."""

@@ -252,6 +252,15 @@ class MemoryBroker:
         messages = self.streams[name].messages
         return messages[next(reversed(messages))] if messages else None
 
+    def lose_the_last(self, name: str, count: int) -> None:
+        """Lose what was acknowledged and not synced, as a server does that is killed."""
+        stream = self.streams[name]
+        lost = sorted(stream.messages)[-count:]
+        for sequence in lost:
+            del stream.messages[sequence]
+        stream.last_sequence -= len(lost)
+        stream.seen = {key: value for key, value in stream.seen.items() if value[1] not in lost}
+
     # --- consumers --------------------------------------------------------------------------------
 
     def attach(self, name: str, durable: str, reader: Reader, want: Want) -> None:
