@@ -30,7 +30,8 @@ ACK_WAIT_S: Final = 30.0
 PULL_S: Final = 30.0
 HEARTBEAT_S: Final = 1.0
 SILENCE_S_MAX: Final = 3.0
-API_WAIT_S_MAX: Final = 5.0
+# An election leaves questions unanswered: asked again soon, the answer is there soon after it.
+API_WAIT_S_MAX: Final = 2.0
 RETRY_PAUSE_S_MIN: Final = 0.05
 RETRY_PAUSE_S_MAX: Final = 1.0
 # A consumer that nobody asks for that long belongs to a host that is gone.

@@ -212,7 +212,7 @@ class RunningPool:
     def logs(self) -> str:
         """The ends of all logs."""
         found = [self.data / "up.log", *sorted((self.data / "logs").glob("*.log"))]
-        return "".join(f"--- {path}\n{_tail(path)}\n" for path in found if path.exists())
+        return "".join(f"--- {path}\n{tail_of(path)}\n" for path in found if path.exists())
 
     def _argv(self, ready: Path) -> list[str]:
         options = [
@@ -284,5 +284,6 @@ def _commands() -> dict[int, list[str]]:
     return found
 
 
-def _tail(path: Path) -> str:
+def tail_of(path: Path) -> str:
+    """Give the last lines of a log."""
     return "\n".join(path.read_text(errors="replace").splitlines()[-LOG_LINES:])
