@@ -54,6 +54,11 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
         """Whether it has its end."""
         return self.status in FINISHED
 
+    @property
+    def is_clients_own(self) -> bool:
+        """Whether a client made it by task.create: no call waits under it, and no host ever worked on it."""
+        return bool(self.command_id) and not self.method
+
 
 INERT_TASK_FIELDS: Final = (inert("backtrace", str, "()"),)
 

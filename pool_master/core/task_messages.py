@@ -140,7 +140,7 @@ def decide_set_status(pool: Pool, request: SetStatus, _context: Context) -> list
 
 def _own(pool: Pool, ref: TaskRef) -> Task:
     task = task_of(pool, ref)
-    if ref in pool.operations:
+    if not task.is_clients_own:
         raise OperationNotAllowed("the pool itself keeps this task")
     return task
 

@@ -159,6 +159,16 @@ def test_a_client_does_not_touch_the_task_of_an_operation(
     assert outcome.refusal.code == "OPERATION_NOT_ALLOWED"
 
 
+@pytest.mark.parametrize(
+    ("method", "value"), [("task.set_result", "x"), ("task.set_error_info", ["x"])]
+)
+def test_a_client_does_not_rewrite_how_an_operation_has_ended(method: str, value: object) -> None:
+    scenario = operating().when_done(1, seen()).then_so()
+    outcome = scenario.when_called(method, OWN, value)
+    assert outcome.refusal is not None
+    assert outcome.refusal.code == "OPERATION_NOT_ALLOWED"
+
+
 def test_an_operation_whose_task_was_ended_by_others_still_ends() -> None:
     """A call that waited for its turn, and was cancelled in the moment in which its turn came."""
     scenario = given(
