@@ -243,6 +243,24 @@ class NoHostsAvailable(XenApiError):
     code = "NO_HOSTS_AVAILABLE"
 
 
+class HaIsEnabled(XenApiError):
+    """HA_IS_ENABLED []."""
+
+    code = "HA_IS_ENABLED"
+
+
+class HaNotEnabled(XenApiError):
+    """HA_NOT_ENABLED []."""
+
+    code = "HA_NOT_ENABLED"
+
+
+class HaOperationWouldBreakFailoverPlan(XenApiError):
+    """HA_OPERATION_WOULD_BREAK_FAILOVER_PLAN []: a host failure would then cost protected VMs."""
+
+    code = "HA_OPERATION_WOULD_BREAK_FAILOVER_PLAN"
+
+
 class VmBadPowerState(XenApiError):
     """VM_BAD_POWER_STATE [vm, expected, actual], states in lower case, joined by ", "."""
 

@@ -24,6 +24,12 @@ ADVICE: Final[dict[str, str]] = {
     "HOST_DISABLED": "{1} takes no new VMs: choose another host, or `vmpool host enable {1}`.",
     "HOST_EVACUATE_IN_PROGRESS": "{1} is being evacuated: choose another host, or wait.",
     "HOST_HAS_RESIDENT_VMS": "{1} still has VMs: stop, migrate or reset them first (`vmpool vm list`).",
+    "HA_IS_ENABLED": "High availability is on; 'vmpool pool disable-ha' switches it off.",
+    "HA_NOT_ENABLED": "High availability is off; 'vmpool pool enable-ha' switches it on.",
+    "HA_OPERATION_WOULD_BREAK_FAILOVER_PLAN": (
+        "After that, a host failure would leave protected VMs without a place. See 'vmpool ha plan';"
+        " or allow it: 'vmpool xe pool-param-set ha-allow-overcommit=true'."
+    ),
     "HOST_IS_LIVE": "{1} lives, or is not yet surely dead, and may run guests: stop them there with"
     " `vmpool vm stop --force`, or wait until the pool has given it up (`vmpool host list`).",
     "HOST_IS_SLAVE": "this server is a standby; the master is at {1}: use --server.",

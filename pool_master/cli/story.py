@@ -52,6 +52,14 @@ _SENTENCES: Final[dict[str, str]] = {
     "VmRebooted": "the guest in {vm} rebooted itself",
     "VmMigrated": "{vm} now runs on {host}",
     "VmReset": "{vm} is declared Halted: {evidence}",
+    "HaEnabled": "high availability is on: protected VMs are restarted",
+    "HaDisabled": "high availability is off: no VM is restarted",
+    "HaRestartsHeld": "high availability begins no restart for a while",
+    "FailoverPlanned": "the pool has a plan for {plan_exists_for} host failures{shortage}",
+    "VmRestartDue": "{vm} is to be restarted: {reason}",
+    "VmRestartTried": "high availability starts {vm} on {host}",
+    "VmRestartEnded": "{vm} is not to be restarted any more: {reason}",
+    "VmRestartGivenUp": "{vm} could not be restarted, and is given up: {error_info}",
     "FieldSet": "{field} of {ref} is set to {value}",
     "MapKeySet": "{field} of {ref} has {key} = {value}",
     "MapKeyRemoved": "{field} of {ref} has no {key} any more",
@@ -67,7 +75,10 @@ _SENTENCES: Final[dict[str, str]] = {
     "TaskFailed": "{task} failed: {error_info}",
 }
 # The log leaves out what is a field's default.
-_DEFAULTS: Final[dict[str, dict[str, str]]] = {"VmStarted": {"power_state": "Running"}}
+_DEFAULTS: Final[dict[str, dict[str, str]]] = {
+    "VmStarted": {"power_state": "Running"},
+    "VmRestartGivenUp": {"error_info": ""},
+}
 # What a host's report is called in words; a user's cause is the message itself.
 _REPORTS: Final = {
     "CommandSucceeded": "the host did what it was told",
@@ -78,6 +89,8 @@ _REPORTS: Final = {
 }
 _STYLES: Final = {
     "HostLost": "bold red",
+    "VmRestartDue": "yellow",
+    "VmRestartGivenUp": "bold red",
     "TaskFailed": "red",
     "VmReset": "red",
     "StaleDomainFound": "red",
@@ -147,6 +160,10 @@ def _what(event_type: str, detail: dict[str, Any], name_of: Name) -> str:
     words = {key: _Word(_said(value, name_of)) for key, value in held.items()}
     if event_type == "OperationAccepted":
         words["place"] = _Word(_place(detail, name_of))
+    if event_type == "FailoverPlanned":
+        words["shortage"] = _Word(
+            ", fewer than it is to tolerate" if "is_overcommitted" in detail else ""
+        )
     template = _SENTENCES.get(event_type)
     if template is not None:
         try:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from pool_master.core import (
+    ha_messages,
     host_messages,
     task_messages,
     vm_config,
@@ -163,12 +164,19 @@ VM_MESSAGES: Final = (
     *vm_migration.MESSAGES,
     *vm_recovery.MESSAGES,
     *vm_queries.MESSAGES,
+    *ha_messages.VM_MESSAGES,
 )
 
 CLASSES: Final[tuple[ClassModel, ...]] = (
     SESSION_MODEL,
     EVENT_MODEL,
-    _model("pool", "Pool-wide information", "pools", (*fields_of(PoolRecord), *INERT_POOL_FIELDS)),
+    _model(
+        "pool",
+        "Pool-wide information",
+        "pools",
+        (*fields_of(PoolRecord), *INERT_POOL_FIELDS),
+        messages=ha_messages.POOL_MESSAGES,
+    ),
     _model("host", "A physical host", "hosts", HOST_FIELDS, messages=host_messages.MESSAGES),
     _model("host_metrics", "The metrics of a host", "host_metrics", fields_of(HostMetrics)),
     _model("VM", "A virtual machine (or 'guest').", "vms", VM_FIELDS, messages=VM_MESSAGES),

@@ -9,6 +9,14 @@ from typing import Any, Final, get_args
 
 from msgspec import Struct, field
 
+from pool_master.core.events_ha import FailoverPlanned as FailoverPlanned
+from pool_master.core.events_ha import HaDisabled as HaDisabled
+from pool_master.core.events_ha import HaEnabled as HaEnabled
+from pool_master.core.events_ha import HaRestartsHeld as HaRestartsHeld
+from pool_master.core.events_ha import VmRestartDue as VmRestartDue
+from pool_master.core.events_ha import VmRestartEnded as VmRestartEnded
+from pool_master.core.events_ha import VmRestartGivenUp as VmRestartGivenUp
+from pool_master.core.events_ha import VmRestartTried as VmRestartTried
 from pool_master.core.vm import VmConfig
 from shared.enums import PowerState, VmOperation
 from shared.refs import NULL_HOST, HostRef, PoolRef, TaskRef, VmRef
@@ -373,6 +381,14 @@ Event = (
     | VmRebooted
     | VmMigrated
     | VmReset
+    | HaEnabled
+    | HaDisabled
+    | HaRestartsHeld
+    | FailoverPlanned
+    | VmRestartDue
+    | VmRestartTried
+    | VmRestartEnded
+    | VmRestartGivenUp
     | FieldSet
     | MapKeySet
     | MapKeyRemoved

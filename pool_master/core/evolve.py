@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, assert_never
 
 from pool_master.core import events as ev
+from pool_master.core.evolve_ha import evolve_ha, evolve_restart
 from pool_master.core.evolve_host import (
     evolve_field,
     evolve_host_word,
@@ -74,6 +75,12 @@ def _arm_of(event: ev.Event) -> Arm:  # noqa: C901, PLR0911, PLR0912 - one arm p
             return set_live
         case ev.StaleDomainFound() | ev.StaleDomainDropped() | ev.StaleDomainKept():
             return evolve_stale
+        case ev.HaEnabled() | ev.HaDisabled() | ev.HaRestartsHeld() | ev.FailoverPlanned():
+            return evolve_ha
+        case ev.VmRestartDue() | ev.VmRestartTried():
+            return evolve_restart
+        case ev.VmRestartEnded() | ev.VmRestartGivenUp():
+            return evolve_restart
         case ev.FieldSet() | ev.MapKeySet() | ev.MapKeyRemoved():
             return evolve_field
         case ev.ObjectTouched():

@@ -10,7 +10,7 @@ from pool_master.core.lookup import host_of
 from pool_master.core.placement import memory_available
 from pool_master.core.pool import Pool
 from shared.enums import Role
-from shared.errors import HostHasResidentVms, HostIsLive, InvalidValue
+from shared.errors import HaIsEnabled, HostHasResidentVms, HostIsLive, InvalidValue
 from shared.refs import HostRef, derive_ref
 
 UUID_LENGTHS: Final = range(1, 64)
@@ -62,6 +62,8 @@ def decide_host_destroy(pool: Pool, request: HostDestroy, _context: Context) -> 
     host = host_of(pool, request.self)
     if pool.is_live(host.ref):
         raise HostIsLive(host.ref)
+    if pool.record.ha_enabled:
+        raise HaIsEnabled()
     is_needed = any(
         host.ref in {operation.host, operation.destination}
         for operation in pool.operations.values()
@@ -125,7 +127,7 @@ MESSAGES: Final[tuple[Message, ...]] = (
         decide_host_destroy,
         name="destroy",
         role=Role.POOL_OPERATOR,
-        errors=("HOST_IS_LIVE", "HOST_HAS_RESIDENT_VMS"),
+        errors=("HOST_IS_LIVE", "HA_IS_ENABLED", "HOST_HAS_RESIDENT_VMS"),
     ),
     command(HostEnable, decide_host_enable, name="enable", role=Role.POOL_OPERATOR),
     command(HostDisable, decide_host_disable, name="disable", role=Role.POOL_OPERATOR),

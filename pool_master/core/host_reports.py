@@ -9,6 +9,7 @@ from typing import Final, assert_never
 
 from pool_master.core import events as ev
 from pool_master.core.context import Context
+from pool_master.core.ha_wish import wished_after_failure, wished_by_guest
 from pool_master.core.pool import Pool, StaleDomain, stale_key
 from pool_master.core.reconcile import ALIVE, reconcile_change, reconcile_inventory
 from pool_master.core.task import Operation
@@ -67,7 +68,8 @@ def _decide_body(
         case says.CommandProgressed():
             return _decide_progress(pool, host, body)
         case says.DomainChanged():
-            return reconcile_change(pool, host, body, context)
+            changed = reconcile_change(pool, host, body, context)
+            return [*changed, *wished_by_guest(pool, body, changed)]
         case says.HostInventory():
             return reconcile_inventory(pool, host, body, context)
     assert_never(body)
@@ -100,8 +102,12 @@ def _decide_outcome(
     else:
         effect = _left_behind(operation, vm, body.observation) if body.was_begun else []
         end = ev.TaskFailed(task=operation.task, error_info=_error_info(pool, operation, vm, body))
-    released = release_waiting(pool, operation, vm, operation.host, is_gone=_is_gone(vm, effect))
-    return [*effect, end, *released]
+    is_gone = _is_gone(vm, effect)
+    released = release_waiting(pool, operation, vm, operation.host, is_gone=is_gone)
+    wish = []
+    if isinstance(end, ev.TaskFailed):
+        wish = wished_after_failure(pool, operation, vm, is_gone=is_gone)
+    return [*effect, end, *released, *wish]
 
 
 def _error_info(

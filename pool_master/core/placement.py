@@ -55,14 +55,19 @@ def memory_available(pool: Pool, host: HostRef, *, without: Vm | None = None) ->
     return max(0, total - promised)
 
 
-def boot_error(pool: Pool, vm: Vm, host: HostRef) -> XenApiError | None:
-    """Say why `vm` could not boot on `host`; None where it could (order: XenAPI reference 1.6)."""
+def boot_error(
+    pool: Pool, vm: Vm, host: HostRef, *, is_memory_counted: bool = True
+) -> XenApiError | None:
+    """Say why `vm` could not boot on `host`; None where it could (order: XenAPI reference 1.6).
+
+    Without `is_memory_counted`: why it could not, however much of the host's memory were free.
+    """
     if host not in pool.hosts:
         return HandleInvalid("host", host)
     return (
         config_error(vm)
         or _host_error(pool, vm, host)
-        or memory_error(pool, vm, host)
+        or (memory_error(pool, vm, host) if is_memory_counted else None)
         or _pcpu_error(pool, vm, host)
     )
 

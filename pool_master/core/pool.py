@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from pool_master.core.host import Host, HostMetrics
 from pool_master.core.pool_record import PoolRecord
+from pool_master.core.restart import Restart
 from pool_master.core.table import Records, Table
 from pool_master.core.task import Operation, Task
 from pool_master.core.vm import Console, Vm, VmGuestMetrics, VmMetrics
@@ -92,6 +93,7 @@ class Pool:
     tasks: Records[TaskRef, Task] = attribute(default_factory=Table)
     operations: Records[TaskRef, Operation] = attribute(default_factory=Table)
     stale_domains: Records[str, StaleDomain] = attribute(default_factory=Table)
+    restarts: Records[VmRef, Restart] = attribute(default_factory=Table)
     residents: Records[HostRef, tuple[VmRef, ...]] = attribute(default_factory=Table)
     uuids: Records[tuple[str, str], str] = attribute(default_factory=Table)
     stamps: dict[str, Stamp] = attribute(default_factory=dict)
@@ -185,6 +187,7 @@ TABLES: Final = (
     *TABLE_OF_CLASS.values(),
     "operations",
     "stale_domains",
+    "restarts",
     "residents",
     "uuids",
 )

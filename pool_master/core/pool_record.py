@@ -17,9 +17,10 @@ def _empty() -> StringMap:
 
 
 class PoolRecord(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """pool: there is exactly one."""
+    """pool: there is exactly one. No restart is begun before `ha_restarts_held_until`."""
 
     ref: PoolRef
+    ha_restarts_held_until: datetime = EPOCH
     uuid: Annotated[str, runtime("unique identifier/object reference")]
     name_label: Annotated[str, rw("short name")] = ""
     name_description: Annotated[str, rw("description")] = ""
@@ -43,16 +44,24 @@ class PoolRecord(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False
     live_patching_disabled: Annotated[bool, rw("stored only")] = False
     is_psr_pending: Annotated[bool, rw("stored only")] = False
     migration_compression: Annotated[bool, rw("compress migration streams by default")] = False
+    ha_enabled: Annotated[bool, runtime("true if HA is enabled on the pool")] = False
+    ha_configuration: Annotated[StringMap, runtime("the HA configuration in use")] = field(
+        default_factory=_empty
+    )
+    ha_host_failures_to_tolerate: Annotated[
+        int, runtime("host failures to tolerate before the pool is declared to be overcommitted")
+    ] = 0
+    ha_plan_exists_for: Annotated[
+        int, runtime("future host failures for which there is a plan; at 0 the next one costs VMs")
+    ] = 0
+    ha_overcommitted: Annotated[
+        bool, runtime("true if fewer host failures are tolerable than are to be tolerated")
+    ] = False
     coordinator_bias: Annotated[bool, rw("placement avoids the master's host")] = True
 
 
 INERT_POOL_FIELDS: Final = (
-    inert("ha_enabled", bool, False),
-    inert("ha_configuration", StringMap, EMPTY_MAP),
     inert("ha_statefiles", tuple[str, ...], ()),
-    inert("ha_host_failures_to_tolerate", int, 0),
-    inert("ha_plan_exists_for", int, 0),
-    inert("ha_overcommitted", bool, False),
     inert("ha_cluster_stack", str, ""),
     inert("blobs", StringMap, EMPTY_MAP),
     inert("wlb_url", str, ""),

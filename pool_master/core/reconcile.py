@@ -12,7 +12,7 @@ from pool_master.core.context import Context
 from pool_master.core.pool import Pool, stale_key
 from pool_master.core.task import Operation
 from pool_master.core.vm import Vm
-from pool_master.core.vm_lifecycle import restart_in_place
+from pool_master.core.vm_lifecycle import start_again
 from pool_master.core.vm_migration import STEP_MOVE, STEP_SETTLE
 from pool_master.core.waiting import release_waiting
 from shared.enums import OnCrashBehaviour, OnNormalExit, PowerState
@@ -72,7 +72,7 @@ def _exit(pool: Pool, vm: Vm, reason: str, context: Context, *, is_restart: bool
     # The word of a host that was lost since: nobody there could carry a restart out.
     if not is_restart or not pool.is_live(vm.resident_on):
         return [halted]
-    return [halted, restart_in_place(vm, vm.resident_on, context)]
+    return [halted, start_again(vm, vm.resident_on, context)]
 
 
 def _crash(pool: Pool, vm: Vm, context: Context) -> list[ev.Event]:

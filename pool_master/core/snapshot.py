@@ -9,6 +9,7 @@ from typing import Any, Final
 from pool_master.core.host import Host, HostMetrics
 from pool_master.core.pool import Pool, StaleDomain, Stamp, Tombstone
 from pool_master.core.pool_record import PoolRecord
+from pool_master.core.restart import Restart
 from pool_master.core.table import Table
 from pool_master.core.task import Operation, Task
 from pool_master.core.vm import Console, Vm, VmGuestMetrics, VmMetrics
@@ -29,6 +30,7 @@ RECORD_TYPES: Final[dict[str, type]] = {
     "tasks": Task,
     "operations": Operation,
     "stale_domains": StaleDomain,
+    "restarts": Restart,
 }
 SCALARS: Final = ("sequence", "time_us", "term", "master", "master_address")
 
@@ -60,7 +62,7 @@ def decode_pool(data: bytes) -> Pool:
     pool = Pool(**{name: plain[name] for name in SCALARS})
     for name, record_type in RECORD_TYPES.items():
         table: Table[str, Any] = getattr(pool, name)
-        for key, record in plain[name]:
+        for key, record in plain.get(name, ()):  # a table that came later
             table[key] = from_plain(record, record_type)
     for host, guests in plain["residents"]:
         pool.residents[HostRef(host)] = tuple(VmRef(guest) for guest in guests)

@@ -10,6 +10,7 @@ from pool_master.core import events as ev
 from pool_master.core.allowed import operation_error
 from pool_master.core.context import Context
 from pool_master.core.datamodel import Message, operation
+from pool_master.core.ha_wish import wished_by
 from pool_master.core.lookup import host_of, vm_of
 from pool_master.core.placement import boot_error, choose_host
 from pool_master.core.pool import Pool
@@ -76,7 +77,8 @@ def decide_start(pool: Pool, request: Start, context: Context) -> list[ev.Event]
     if error := operation_error(vm, VmOperation.START):
         raise error
     host = choose_host(pool, vm, context.chance)
-    return [_start(vm, VmOperation.START, context, host=host, is_paused=request.start_paused)]
+    accepted = _start(vm, VmOperation.START, context, host=host, is_paused=request.start_paused)
+    return [accepted, *wished_by(vm, VmOperation.START)]
 
 
 def decide_start_on(pool: Pool, request: StartOn, context: Context) -> list[ev.Event]:
@@ -87,9 +89,10 @@ def decide_start_on(pool: Pool, request: StartOn, context: Context) -> list[ev.E
         raise error
     if error := boot_error(pool, vm, host.ref):
         raise error
-    return [
-        _start(vm, VmOperation.START_ON, context, host=host.ref, is_paused=request.start_paused)
-    ]
+    accepted = _start(
+        vm, VmOperation.START_ON, context, host=host.ref, is_paused=request.start_paused
+    )
+    return [accepted, *wished_by(vm, VmOperation.START_ON)]
 
 
 def _start(
@@ -105,10 +108,10 @@ def _start(
     )
 
 
-def restart_in_place(vm: Vm, host: HostRef, context: Context) -> ev.OperationAccepted:
-    """Promise a new start on the same host: what actions_after_shutdown and _crash "restart" mean.
+def start_again(vm: Vm, host: HostRef, context: Context) -> ev.OperationAccepted:
+    """Promise a new start that no user has asked for: what actions_after_shutdown and _crash "restart" mean, and HA.
 
-    One report can restart several VMs: each has a task of its own.
+    One report, or one lost host, can restart several VMs: each has a task of its own.
     """
     context = replace(context, command_id=f"{context.command_id}/{vm.uuid}")
     return _start(vm, VmOperation.START_ON, context, host=host, is_paused=False)
@@ -182,7 +185,7 @@ def _on_running_domain(
     vm = vm_of(pool, ref)
     host = on_its_host(pool, vm, kind)
     accepted = accept(vm, kind, context, host=host, incarnation=vm.incarnation)
-    return [*_cancel_overtaken(pool, vm, kind), accepted]
+    return [*_cancel_overtaken(pool, vm, kind), accepted, *wished_by(vm, kind)]
 
 
 def decide_clean_reboot(pool: Pool, request: CleanReboot, context: Context) -> list[ev.Event]:

@@ -9,6 +9,7 @@ from pool_master.core.context import Context
 from pool_master.core.datamodel import Message, command
 from pool_master.core.lookup import vm_of
 from pool_master.core.pool import Pool
+from pool_master.core.vm import Vm
 from shared.enums import PowerState, Role, VmOperation
 from shared.errors import CannotResetControlDomain, HostIsLive, HostOffline
 from shared.refs import NULL_HOST, VmRef
@@ -33,6 +34,15 @@ def decide_power_state_reset(
         raise CannotResetControlDomain(vm.ref)
     if error := operation_error(vm, VmOperation.POWER_STATE_RESET):
         raise error
+    return reset(pool, vm)
+
+
+def reset(pool: Pool, vm: Vm) -> list[ev.Event]:
+    """Give the events of a VM that is Halted on the proof that every host where it could run is lost.
+
+    Raises:
+        HostIsLive: one of them is not.
+    """
     running = pool.operations_of(vm)
     homes = dict.fromkeys((vm.resident_on, vm.scheduled_to_be_resident_on))
     # A host that carries out an operation may have a domain of it before the log knows.

@@ -22,6 +22,7 @@ from pool_master.shell.api import Api, Reign
 from pool_master.shell.changes import Changes
 from pool_master.shell.event_log import EventLog, LogConflict, LogUnavailable
 from pool_master.shell.follower import Follower
+from pool_master.shell.ha_keeper import HaKeeper
 from pool_master.shell.host_link import HostLink, HostMetricsCounters
 from pool_master.shell.leadership import Election, Leadership
 from pool_master.shell.mirror import Mirror
@@ -183,7 +184,10 @@ class Master:
                 counters=self._counters,
             )
             announcer = Announcer(parts.bus, parts.subjects, parts.event_log, writer)
-            async with _running(link.run(), announcer.run(), keep_tasks(writer)) as second:
+            keeper = HaKeeper(writer, wall_clock_us=parts.wall_clock_us)
+            async with _running(
+                link.run(), announcer.run(), keeper.run(), keep_tasks(writer)
+            ) as second:
                 parts.api.crown(Reign(writer, changes))
                 self._gauge.set(1)
                 parts.on_leading()
