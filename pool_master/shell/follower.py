@@ -19,9 +19,18 @@ from pool_master.core.event_codec import event_from_plain, refs_of
 from pool_master.core.events import Recorded
 from pool_master.core.evolve_vm import Touched
 from pool_master.core.pool import Pool
-from pool_master.core.records import EMPTY_TAIL, Break, CommitRecord, Tail, follow, unseal
+from pool_master.core.records import (
+    EMPTY_TAIL,
+    Break,
+    CommitRecord,
+    RecordDamaged,
+    Tail,
+    follow,
+    hash_of,
+    unseal,
+)
 from pool_master.core.snapshot import SNAPSHOT_SCHEMA, decode_pool, encode_pool
-from pool_master.shell.event_log import EventLog
+from pool_master.shell.event_log import EventLog, LogDamaged, LogUnavailable
 from pool_master.shell.mirror import IndexRow, Mirror, MirrorRecord, Snapshot
 from pool_master.shell.writer import Commit
 from shared.codec import DecodeError
@@ -32,6 +41,7 @@ log = structlog.get_logger(__name__)
 READ_RECORDS: Final = 500
 COPY_RECORDS_MAX: Final = 200
 SNAPSHOT_EVENTS: Final = 20_000
+RESTORE: Final = "vmpool log restore --from-copy"
 # Records that come within this time share a transaction: the copy is a materialisation and may lag a moment.
 COPY_GATHER_S: Final = 0.05
 
@@ -88,19 +98,31 @@ class Follower:
         copied = await self._mirror.tail()
         if copied is None:
             return
-        last = await self._log.last()
+        try:
+            last = await self._log.last()
+        except LogDamaged as damage:
+            raise HistoryBroken(str(damage)) from damage
         if last is None or last.sequence < copied.position:
             raise HistoryBroken(
                 f"the stream ends at position {last.sequence if last else 0}, the copy at {copied.position}:"
-                " the stream has lost records; restore it from the copy before anything is written"
+                f" the stream has lost records; stop every master, then `{RESTORE}`"
+                " says what can be given back, and gives it back"
             )
         found = await self._log.read(after=copied.position - 1, limit=1)
-        is_same = bool(found) and found[0].sequence == copied.position
-        if not is_same or unseal(found[0].data).hash != copied.hash:
-            log.error(
-                "follower.copy_differs", position=copied.position, action="rebuilt from the stream"
+        if not found:
+            raise LogUnavailable(f"record {copied.position} is there and is not given")
+        if found[0].sequence == copied.position and hash_of(found[0].data) == copied.hash:
+            return
+        if _is_sound(copied):
+            # What was copied was in the log: it is a witness, and must not be made anew from what has lost it.
+            raise HistoryBroken(
+                f"stream and copy differ at position {copied.position}, and the copy's record is sound:"
+                f" `{RESTORE} --dry-run` says where they part"
             )
-            await self._mirror.truncate_from(1)
+        log.error(
+            "follower.copy_damaged", position=copied.position, action="rebuilt from the stream"
+        )
+        await self._mirror.truncate_from(1)
 
     async def _begin_from(self, snapshot: Snapshot) -> None:
         found = await self._mirror.records(after=snapshot.position - 1, limit=1)
@@ -231,6 +253,13 @@ def events_of(record: CommitRecord) -> "list[Recorded]":
         event_from_plain(plain, sequence=record.first_sequence + number, term=record.term)
         for number, plain in enumerate(record.events)
     ]
+
+
+def _is_sound(copied: MirrorRecord) -> bool:
+    try:
+        return unseal(copied.data).hash == copied.hash
+    except RecordDamaged:
+        return False
 
 
 def _index_row(position: int, recorded: Recorded, touched: Touched) -> IndexRow:

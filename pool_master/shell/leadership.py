@@ -110,7 +110,7 @@ class Leadership:
             try:
                 held = await self._key.get(timeout_s=ANSWER_S_MAX)
                 revision, value = held or (0, b"")
-                self.leader = _read(value)
+                self.leader = read_key(value)
                 if revision != seen:
                     seen, since = revision, loop.time()
                 free = self._is_free(loop.time() - since)
@@ -177,8 +177,8 @@ class Leadership:
             held = await self._key.get(timeout_s=ANSWER_S_MAX)
         except BusUnavailable:
             return self.has_authority()
-        if held is None or _read(held[1]) != self._me:
-            previous = None if held is None else _read(held[1])
+        if held is None or read_key(held[1]) != self._me:
+            previous = None if held is None else read_key(held[1])
             is_older = previous is not None and previous.process == self._me.process
             if held is None or not is_older:
                 return False
@@ -199,7 +199,8 @@ class Leadership:
             log.warning("leadership.release_failed", why=str(error))
 
 
-def _read(value: bytes) -> LeaderKey | None:
+def read_key(value: bytes) -> LeaderKey | None:
+    """Give what the key holds; None where that cannot be read."""
     if not value:
         return None
     try:

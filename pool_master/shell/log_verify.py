@@ -60,11 +60,18 @@ class VerifyReport:
     stream: Tail
     copy: Tail | None
     findings: tuple[Finding, ...]
+    # The one thing wrong is that the stream ends too soon: all that it has is what the copy says.
+    is_stream_short: bool = False
 
     @property
     def is_sound(self) -> bool:
         """Say whether nothing was found."""
         return not self.findings
+
+    @property
+    def told(self) -> str:
+        """Say all that was found."""
+        return "; ".join(map(str, self.findings))
 
 
 async def verify(
@@ -89,13 +96,16 @@ async def verify(
     if differs_at:
         what = "it is sound in itself, and it is another record than the stream's"
         findings.append(Finding(where=COPY, position=differs_at, sequence=0, what=what))
-    elif copy.tail.position > stream.tail.position and stream.finding is None:
+    is_behind = copy.tail.position > stream.tail.position
+    is_short = is_behind and stream.finding is None and not differs_at
+    if is_short:
         what = f"the stream ends before it, and the copy goes on to record {copy.tail.position}"
         findings.append(stream.found(f"{what}: the store has lost records"))
     return VerifyReport(
         stream=stream.tail,
         copy=copy.tail if mirror is not None else None,
         findings=tuple(findings),
+        is_stream_short=is_short and len(findings) == 1,
     )
 
 
@@ -127,25 +137,6 @@ async def repair_copy(
         if found is not None:
             raise StreamBroken(str(found))
     return tail
-
-
-async def extend_stream(log: EventLog, mirror: Mirror) -> int:
-    """Append to the stream the records that only the copy has; give how many.
-
-    After a flipped byte and a restart JetStream may cut a stream off at the damaged record (2.15):
-    the stream is then sound and too short. The same bytes at the same positions make it whole
-    again.
-
-    Raises:
-        LogConflict: the stream has another record there: the histories have parted.
-        LogUnavailable: the stream does not answer.
-    """
-    last = await log.last()
-    position = start = last.sequence if last is not None else 0
-    while records := await mirror.records(after=position, limit=BATCH_RECORDS_MAX):
-        for record in records:
-            position = await log.append(record.data, expected_position=position)
-    return position - start
 
 
 async def copy_tail(mirror: Mirror) -> Tail:

@@ -7,7 +7,7 @@ ends a reign (a lost key, a refused append, a defect) ends all of it together; a
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
@@ -157,6 +157,8 @@ class Master:
     async def _lead(self, election: Election) -> None:
         parts, follower = self._parts, self._follower
         await follower.catch_up()
+        # A bucket that was lost and made anew begins its revisions at 1, and terms never go back.
+        election = replace(election, term=max(election.term, follower.tail.term + 1))
         writer = Writer(
             parts.event_log,
             follower.pool,

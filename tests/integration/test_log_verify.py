@@ -9,11 +9,11 @@ import pytest
 
 from pool_master.core.records import CommitRecord, Tail, UnsealedRecord, hash_of, seal
 from pool_master.shell.event_log import JetStreamLog, LogDamaged
+from pool_master.shell.log_restore import plan_restore, restore
 from pool_master.shell.log_verify import (
     StreamBroken,
     VerifyReport,
     copy_tail,
-    extend_stream,
     repair_copy,
     verify,
 )
@@ -165,12 +165,13 @@ async def test_a_stream_that_was_cut_off_is_found_and_made_whole_from_the_copy(
     # when
     async with open_log(tmp_path) as log, open_mirror(tmp_path) as mirror:
         report = await verify(log, mirror)
-        added = await extend_stream(log, mirror)
+        added = await restore(log, mirror, await plan_restore(log, [mirror]))
         healed = await verify(log, mirror)
     # then
     (finding,) = report.findings
     assert (finding.where, finding.position) == ("stream", 10)
     assert "lost records" in finding.what
+    assert report.is_stream_short
     assert added == 11
     assert healed.is_sound
     assert healed.stream.position == RECORDS

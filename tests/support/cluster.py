@@ -67,6 +67,12 @@ class Part:
         """Whether it runs, or stands still."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def exit_code(self) -> int | None:
+        """What it ended with; None while it runs."""
+        assert self._process is not None
+        return self._process.poll()
+
     def start(self) -> None:
         """Start it."""
         assert not self.is_running
