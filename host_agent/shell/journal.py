@@ -22,6 +22,8 @@ from host_agent.core.journal_state import JOURNAL_CHANGE, AgentStarted, JournalC
 from shared.codec import DecodeError, decode, encode
 
 SCHEMA_VERSION: Final = 1
+ROWS_AT_ONCE_MAX: Final = 100
+_INSERT: Final = "INSERT INTO changes (data) VALUES"
 
 
 class Journal(Protocol):
@@ -60,7 +62,7 @@ async def open_journal(path: Path, *, commands_max: int, changes_max: int) -> "S
     Raises:
         JournalDamagedError: it is not a journal, or of a newer version.
     """
-    connection = await aiosqlite.connect(path)
+    connection = await aiosqlite.connect(path, isolation_level=None)
     try:
         state, count = await _read(connection, JournalState(commands_max=commands_max))
         journal = SqliteJournal(connection, state, stored=count, changes_max=changes_max)
@@ -86,7 +88,6 @@ async def _read(connection: aiosqlite.Connection, state: JournalState) -> tuple[
     await connection.execute(
         "CREATE TABLE IF NOT EXISTS changes (id INTEGER PRIMARY KEY, data BLOB NOT NULL)"
     )
-    await connection.commit()
     count = 0
     async with connection.execute("SELECT data FROM changes ORDER BY id") as rows:
         async for row in rows:
@@ -114,7 +115,7 @@ class SqliteJournal:
         self._state = state
         self._stored = stored
         self._changes_max = changes_max
-        self._waiting: list[tuple[bytes]] = []
+        self._waiting: list[bytes] = []
         self._made = 0
         self._flushed = 0
         self._flushing = anyio.Lock()
@@ -145,7 +146,7 @@ class SqliteJournal:
         """Apply, and leave the flush to the next write."""
         for change in changes:
             self._state.apply(change)
-            self._waiting.append((encode(change, JournalChange),))
+            self._waiting.append(encode(change, JournalChange))
         self._made += len(changes)
 
     async def close(self) -> None:
@@ -158,14 +159,24 @@ class SqliteJournal:
         rows, self._waiting = self._waiting, []
         made, sequence = self._made, self._state.last_sequence
         if self._stored + len(rows) > self._changes_max:
-            rows = [(encode(change, JournalChange),) for change in self._state.changes()]
+            rows = [encode(change, JournalChange) for change in self._state.changes()]
             # The state may itself be larger than the bound: then double it before the next time.
             self._changes_max = max(self._changes_max, 2 * len(rows))
             self._stored = 0
-            await self._connection.execute("DELETE FROM changes")
-        await self._connection.executemany("INSERT INTO changes (data) VALUES (?)", rows)
-        await self._connection.commit()
+            await self._store(["DELETE FROM changes"], rows)
+        elif len(rows) <= ROWS_AT_ONCE_MAX:
+            # One statement is a transaction of its own: one way to the database's thread and back.
+            places = ",".join(["(?)"] * len(rows))
+            await self._connection.execute(f"{_INSERT} {places}", rows)
+        else:
+            await self._store([], rows)
         self.flushes += 1
         self._stored += len(rows)
         self._flushed = made
         self._durable_sequence = sequence
+
+    async def _store(self, first: list[str], rows: list[bytes]) -> None:
+        for statement in ("BEGIN", *first):
+            await self._connection.execute(statement)
+        await self._connection.executemany(f"{_INSERT} (?)", [(row,) for row in rows])
+        await self._connection.execute("COMMIT")
