@@ -31,7 +31,8 @@ log = structlog.get_logger(__name__)
 
 RECORDS_AT_ONCE: Final = 100
 RECORDS_KEPT_MAX: Final = 1_000
-GATHER_S: Final = 0.02
+EVENTS_AT_ONCE: Final = 200
+GATHER_S: Final = 0.05
 AGAIN_S: Final = 0.5
 TOLD_AGAIN: Final = (
     200  # records before the present tail that are told again where some may be missing
@@ -94,15 +95,19 @@ class Announcer:
 
     async def _tell_new(self) -> None:
         while self._told < self._writer.tail.position:
-            for position, events in await self._untold():
-                *others, last = events
+            records = await self._untold()
+            if not records:
+                # The server that was asked has yet to hear of them.
+                await asyncio.sleep(AGAIN_S)
+                continue
+            *others, last = [recorded for _, events in records for recorded in events]
+            for number in range(0, len(others), EVENTS_AT_ONCE):
                 async with asyncio.TaskGroup() as group:
-                    for recorded in others:
+                    for recorded in others[number : number + EVENTS_AT_ONCE]:
                         group.create_task(self._publish(recorded))
-                # By itself: where it is held, so is the rest of the record.
-                await self._publish(last)
-                self._told = position
-                self._told_sequence = last.sequence
+            # By itself: where it is held, so is everything before it.
+            await self._publish(last)
+            self._told, self._told_sequence = records[-1][0], last.sequence
 
     async def _untold(self) -> list[tuple[int, Sequence[Recorded]]]:
         """Give the next records: those just committed, or, where there is a gap before them, from the log."""
