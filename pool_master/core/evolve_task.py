@@ -144,10 +144,10 @@ def _end_operation(pool: Pool, task: TaskRef) -> Touched:
     vm = None if operation is None else pool.vms.get(operation.vm)
     if operation is None or vm is None:
         return []
-    others, scheduled = EMPTY_MAP, NULL_HOST
+    others = EMPTY_MAP
     if len(vm.current_operations) > 1 or task not in vm.current_operations:
         others = {key: value for key, value in vm.current_operations.items() if key != task}
-        scheduled = reservation(pool, vm, others)
+    scheduled = reservation(pool, vm, others)
     return put_vm(
         pool, changed(vm, current_operations=others, scheduled_to_be_resident_on=scheduled)
     )
