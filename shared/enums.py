@@ -103,6 +103,16 @@ class VmOperation(StrEnum):
     CREATE_VTPM = "create_vtpm"
 
 
+class VmTrigger(StrEnum):
+    """What VM.send_trigger can send."""
+
+    NMI = "nmi"
+    RESET = "reset"
+    INIT = "init"
+    POWER = "power"
+    SLEEP = "sleep"
+
+
 class HostOperation(StrEnum):
     """host_allowed_operations."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from shared.enums import OnCrashBehaviour, OnNormalExit
+from shared.enums import OnCrashBehaviour, OnNormalExit, VmTrigger
 
 PROTOCOL_VERSION: Final = 1
 
@@ -161,6 +161,44 @@ class CancelCommand:
     cancelled_command_id: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetDomainVcpus:
+    """Let the running domain have this many VCPUs."""
+
+    vcpus: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetDomainMemory:
+    """Ask the running guest, by its balloon, to make do with this much memory (bytes)."""
+
+    target: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetDomainScheduler:
+    """Apply VCPUs_params (weight, cap, mask) to the running domain; what is not named stays as it is."""
+
+    params: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendSysrq:
+    """Press Alt, SysRq and this key on the guest's keyboard."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendTrigger:
+    """Do to the machine what its front panel could: see XenAPI's VM.send_trigger."""
+
+    trigger: VmTrigger
+
+
+DomainTuning = SetDomainVcpus | SetDomainMemory | SetDomainScheduler
+DomainSignal = SendSysrq | SendTrigger
+
 HostAction = (
     StartDomain
     | PauseDomain
@@ -172,6 +210,11 @@ HostAction = (
     | SettleMigration
     | ForgetDomain
     | CancelCommand
+    | SetDomainVcpus
+    | SetDomainMemory
+    | SetDomainScheduler
+    | SendSysrq
+    | SendTrigger
 )
 
 

@@ -14,9 +14,15 @@ from xml.etree.ElementTree import Element, ParseError, SubElement, register_name
 
 import defusedxml.ElementTree
 
+from host_agent.core.scheduling import (
+    CAP_PERIOD_US,
+    assert_cpuset,
+    number,
+    quota_of,
+    shares_of,
+)
 from shared.codec import DecodeError, decode, encode
 from shared.enums import OnCrashBehaviour, OnNormalExit
-from shared.errors import InvalidValue
 from shared.protocol import DiskConfig, DomainConfig, NicConfig
 
 METADATA_NAMESPACE: Final = "urn:vmpool:domain:1"
@@ -27,7 +33,6 @@ register_namespace("vmpool", METADATA_NAMESPACE)
 # XML 1.0, production Char; line breaks and tabs are legal there but not in a title or an argument.
 _UNPRINTABLE: Final = re.compile("[^\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]+")
 _UNSAFE_IN_NAME: Final = re.compile(r"[^A-Za-z0-9-]+")
-_CPUSET: Final = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 
 _BOOT_DEVICES: Final = {"c": "hd", "d": "cdrom", "n": "network"}
 _DOMAIN_TYPES: Final = {("qemu", "kvm"): "kvm", ("qemu", "tcg"): "qemu"}
@@ -42,13 +47,6 @@ _ON_CRASH: Final = {
     OnCrashBehaviour.RENAME_RESTART: "destroy",
     OnCrashBehaviour.PRESERVE: "preserve",
 }
-
-# Xen's scheduler and the kernel's CPU cgroup count differently from the same middle.
-_XEN_WEIGHT: Final = 256
-_CGROUP_SHARES: Final = 1024
-_CGROUP_SHARES_MIN: Final = 2
-_CGROUP_SHARES_MAX: Final = 262_144
-_CAP_PERIOD_US: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,27 +169,16 @@ def _vcpus(domain: Element, config: DomainConfig) -> None:
     vcpu = _text(domain, "vcpu", str(config.vcpus_max), placement="static")
     vcpu.set("current", str(config.vcpus_at_startup))
     if mask := params.get("mask"):
-        if not _CPUSET.fullmatch(mask):
-            raise InvalidValue("VCPUs_params:mask", mask)
+        assert_cpuset(mask)
         vcpu.set("cpuset", mask)
-    weight, cap = _number(params, "weight"), _number(params, "cap")
+    weight, cap = number(params, "weight"), number(params, "cap")
     if weight or cap:
         tune = SubElement(domain, "cputune")
         if weight:
-            shares = weight * _CGROUP_SHARES // _XEN_WEIGHT
-            _text(tune, "shares", str(min(max(shares, _CGROUP_SHARES_MIN), _CGROUP_SHARES_MAX)))
+            _text(tune, "shares", str(shares_of(weight)))
         if cap:
-            # Xen's cap is for the whole domain, in hundredths of one CPU.
-            _text(tune, "global_period", str(_CAP_PERIOD_US))
-            _text(tune, "global_quota", str(cap * _CAP_PERIOD_US // 100))
-
-
-def _number(params: dict[str, str], key: str) -> int:
-    """0 is Xen's word for "no such limit", and so is a missing key."""
-    value = params.get(key, "0")
-    if not (value.isascii() and value.isdigit() and len(value) < 10):
-        raise InvalidValue(f"VCPUs_params:{key}", value)
-    return int(value)
+            _text(tune, "global_period", str(CAP_PERIOD_US))
+            _text(tune, "global_quota", str(quota_of(cap)))
 
 
 def _boot(domain: Element, config: DomainConfig, emulation: DomainEmulation) -> None:

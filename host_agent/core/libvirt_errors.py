@@ -55,6 +55,7 @@ class Doing(StrEnum):
 
     START = "start"
     MIGRATE = "migrate"
+    TUNE = "tune"
     CHANGE = "change"
 
 
@@ -64,7 +65,8 @@ def error_of(code: int, text: str, *, vm_uuid: str, doing: Doing) -> XenApiError
         return VmBadPowerState(vm_uuid, expected=(PowerState.RUNNING,), actual=PowerState.HALTED)
     if doing is Doing.START:
         return _start_error(code, text, vm_uuid)
-    if code in _UNSUPPORTED:
+    # Of a running guest: whatever the reason, it or its hypervisor cannot do that now.
+    if code in _UNSUPPORTED or doing is Doing.TUNE:
         return OperationNotAllowed(text)
     if doing is Doing.MIGRATE:
         return VmMigrateFailed(vm_uuid, "", "", text)

@@ -34,11 +34,17 @@ from shared.protocol import (
     DomainConfig,
     DomainObservation,
     DomainState,
+    DomainTuning,
     ForgetDomain,
     HostCommand,
     MigrateDomain,
     PauseDomain,
     RestartDomain,
+    SendSysrq,
+    SendTrigger,
+    SetDomainMemory,
+    SetDomainScheduler,
+    SetDomainVcpus,
     SettleMigration,
     ShutdownDomain,
     StartDomain,
@@ -46,6 +52,8 @@ from shared.protocol import (
 )
 
 LOOK_PAUSE_S: Final = 1.0
+BALLOON_LOOK_S: Final = 0.2
+BALLOON_S_MAX: Final = 5.0
 RETRY_PAUSE_S: Final = 1.0
 RETRY_PAUSE_S_MAX: Final = 30.0
 ALIVE: Final = (DomainState.RUNNING, DomainState.PAUSED)
@@ -147,7 +155,7 @@ class CommandRunner:
             return failed(command, error, await self._hypervisor.observe(command.vm_uuid))
         return succeeded(command, observation)
 
-    async def _act(self, turn: Turn) -> DomainObservation | None:
+    async def _act(self, turn: Turn) -> DomainObservation | None:  # noqa: PLR0911 - one return a case
         command = turn.command
         vm_uuid, incarnation = command.vm_uuid, command.incarnation
         match command.action:
@@ -161,6 +169,11 @@ class CommandRunner:
                 return await self._hypervisor.unpause(vm_uuid, incarnation)
             case SettleMigration():
                 return await self._hypervisor.settle_incoming(vm_uuid, incarnation)
+            case SetDomainVcpus() | SetDomainMemory() | SetDomainScheduler() as tuning:
+                return await self._tune(turn, tuning)
+            case SendSysrq() | SendTrigger() as signal:
+                await self._hypervisor.signal(vm_uuid, incarnation, signal)
+                return await self._hypervisor.observe(vm_uuid)
             case _:
                 return await self._stop(turn)
 
@@ -187,6 +200,23 @@ class CommandRunner:
             await self._hypervisor.destroy(config.vm_uuid, config.incarnation)
             raise HostNotLive
         return observation
+
+    async def _tune(self, turn: Turn, tuning: DomainTuning) -> DomainObservation:
+        """Change the domain, and give the guest a moment to follow: its answer tells what it has by then."""
+        vm_uuid, incarnation = turn.command.vm_uuid, turn.command.incarnation
+        seen = await self._hypervisor.tune(vm_uuid, incarnation, tuning)
+        if not isinstance(tuning, SetDomainMemory):
+            return seen
+        ends_at = anyio.current_time() + BALLOON_S_MAX
+        while seen.memory_actual != tuning.target and anyio.current_time() < ends_at:
+            if turn.must_give_up:
+                break
+            await anyio.sleep(BALLOON_LOOK_S)
+            now = await self._hypervisor.observe(vm_uuid)
+            if now is None or now.incarnation != incarnation or now.state not in ALIVE:
+                break
+            seen = now
+        return seen
 
     async def _forget(self, vm_uuid: str, incarnation: int) -> None:
         try:

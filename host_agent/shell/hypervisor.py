@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from shared.protocol import DomainChanged, DomainConfig, DomainObservation, MigrateDomain
+from shared.protocol import (
+    DomainChanged,
+    DomainConfig,
+    DomainObservation,
+    DomainSignal,
+    DomainTuning,
+    MigrateDomain,
+)
 
 Progress = Callable[[float], None]
 
@@ -108,6 +115,27 @@ class Hypervisor(Protocol):
 
         Raises:
             VmBadPowerState: the incarnation is not running here.
+        """
+        ...
+
+    async def tune(self, vm_uuid: str, incarnation: int, tuning: DomainTuning) -> DomainObservation:
+        """Change the VCPUs, memory or scheduling of the running domain.
+
+        A guest gives memory back, or takes it, in its own time: `observe` tells how far it has come.
+
+        Raises:
+            VmBadPowerState: the incarnation is not running here.
+            OperationNotAllowed: the hypervisor or the guest cannot do that.
+            InvalidValue: a parameter is no number or no list of CPUs.
+        """
+        ...
+
+    async def signal(self, vm_uuid: str, incarnation: int, signal: DomainSignal) -> None:
+        """Let the running guest feel a key or a trigger. A repeated one is felt twice.
+
+        Raises:
+            VmBadPowerState: the incarnation is not running here.
+            OperationNotAllowed, ValueNotSupported: the hypervisor or the guest has no such thing.
         """
         ...
 

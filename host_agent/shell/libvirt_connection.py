@@ -220,6 +220,19 @@ class LibvirtConnection:
             else:
                 domain.shutdown()
 
+    def tune(self, vm_uuid: str, incarnation: int, deed: Callable[[Any], None]) -> DomainSight:
+        """Do something to the running domain, and look what became of it."""
+        self.signal(vm_uuid, incarnation, deed)
+        with self._translated(vm_uuid, Doing.CHANGE):
+            return self._up(vm_uuid, incarnation)[1]
+
+    def signal(self, vm_uuid: str, incarnation: int, deed: Callable[[Any], None]) -> None:
+        """Do something to the running domain, whatever becomes of it."""
+        with self._translated(vm_uuid, Doing.TUNE):
+            domain, sight = self._up(vm_uuid, incarnation)
+            assert_running(sight)
+            deed(domain)
+
     def destroy(self, vm_uuid: str, incarnation: int) -> None:
         """Stop a domain and forget it; an incoming copy is nobody's yet and stays."""
         with self._translated(vm_uuid, Doing.CHANGE), _ignoring(libvirt.VIR_ERR_NO_DOMAIN):

@@ -24,6 +24,7 @@ from host_agent.shell.hypervisor import (
     Progress,
 )
 from host_agent.shell.libvirt_connection import LibvirtConnection
+from host_agent.shell.libvirt_deeds import send, tune
 from host_agent.shell.libvirt_settings import (
     LibvirtSettings,
     assert_bootable,
@@ -38,7 +39,9 @@ from shared.protocol import (
     DomainChanged,
     DomainConfig,
     DomainObservation,
+    DomainSignal,
     DomainState,
+    DomainTuning,
     MigrateDomain,
 )
 
@@ -170,6 +173,27 @@ class LibvirtHypervisor:
     async def request_shutdown(self, vm_uuid: str, incarnation: int) -> None:
         """Press the guest's power button."""
         await self._call(lambda libvirt: libvirt.shutdown(vm_uuid, incarnation))
+
+    async def tune(self, vm_uuid: str, incarnation: int, tuning: DomainTuning) -> DomainObservation:
+        """Change the running domain."""
+        driver = self._emulation.driver
+        async with self._lock(vm_uuid):
+            sight = await self._call(
+                lambda libvirt: libvirt.tune(
+                    vm_uuid, incarnation, lambda domain: tune(domain, tuning, driver=driver)
+                )
+            )
+            return self._told(sight)
+
+    async def signal(self, vm_uuid: str, incarnation: int, signal: DomainSignal) -> None:
+        """Press a key, or pull a trigger; what the guest makes of it is its own affair, and news."""
+        driver = self._emulation.driver
+        async with self._lock(vm_uuid):
+            await self._call(
+                lambda libvirt: libvirt.signal(
+                    vm_uuid, incarnation, lambda domain: send(domain, signal, driver=driver)
+                )
+            )
 
     async def destroy(self, vm_uuid: str, incarnation: int) -> None:
         """Stop and forget the domain."""

@@ -79,22 +79,10 @@ class SimulatedFabric:
 
     def guest_reboot(self, vm_uuid: str) -> None:
         """The guest reboots itself, or ends where the VM's settings say so."""
-
-        def rebooted(domain: SimulatedDomain) -> SimulatedDomain:
-            if domain.config.actions_after_reboot is OnNormalExit.DESTROY:
-                return stopped(domain, DomainChange.POWERED_OFF)
-            return happened(domain, DomainChange.REBOOTED)
-
         self._change_running(vm_uuid, rebooted)
 
     def guest_crash(self, vm_uuid: str) -> None:
         """The guest panics; its domain stays in memory only where the VM's settings say so."""
-
-        def crashed(domain: SimulatedDomain) -> SimulatedDomain:
-            if domain.config.actions_after_crash is OnCrashBehaviour.PRESERVE:
-                return happened(replace(domain, state=DomainState.CRASHED), DomainChange.CRASHED)
-            return replace(stopped(domain, DomainChange.CRASHED), state=DomainState.CRASHED)
-
         self._change_running(vm_uuid, crashed)
 
     def kill_host(self, host: str) -> None:
@@ -277,6 +265,20 @@ def stopped(domain: SimulatedDomain, change: DomainChange) -> SimulatedDomain:
         return domain
     off = replace(_staying(domain), state=DomainState.SHUTOFF, domid=-1, powers_off_at=0.0)
     return happened(off, change)
+
+
+def rebooted(domain: SimulatedDomain) -> SimulatedDomain:
+    """The domain after its guest has reset the machine."""
+    if domain.config.actions_after_reboot is OnNormalExit.DESTROY:
+        return stopped(domain, DomainChange.POWERED_OFF)
+    return happened(domain, DomainChange.REBOOTED)
+
+
+def crashed(domain: SimulatedDomain) -> SimulatedDomain:
+    """The domain after its guest's panic."""
+    if domain.config.actions_after_crash is OnCrashBehaviour.PRESERVE:
+        return happened(replace(domain, state=DomainState.CRASHED), DomainChange.CRASHED)
+    return replace(stopped(domain, DomainChange.CRASHED), state=DomainState.CRASHED)
 
 
 def _staying(domain: SimulatedDomain) -> SimulatedDomain:

@@ -18,6 +18,7 @@ from host_agent.shell.hypervisor import (
     MigrationStatus,
     Progress,
 )
+from host_agent.shell.simulated_deeds import signalled, tuned
 from host_agent.shell.simulated_fabric import (
     ACTIVE_STATES,
     SimulatedFabric,
@@ -32,7 +33,9 @@ from shared.protocol import (
     DomainChanged,
     DomainConfig,
     DomainObservation,
+    DomainSignal,
     DomainState,
+    DomainTuning,
     MigrateDomain,
 )
 
@@ -194,17 +197,32 @@ class SimulatedHypervisor:
         await self._point("request_shutdown")
 
         def asked(domain: SimulatedDomain | None) -> SimulatedDomain:
-            found = self._active(domain, vm_uuid, incarnation)
-            if found.state is not DomainState.RUNNING:
-                raise VmBadPowerState(
-                    vm_uuid, expected=(PowerState.RUNNING,), actual=PowerState.PAUSED
-                )
+            found = self._running(domain, vm_uuid, incarnation)
             if found.config.platform.get(IGNORES_SHUTDOWN) == "true" or found.powers_off_at:
                 return found
             return replace(found, powers_off_at=self._fabric.now() + self._timings.shutdown_s)
 
         self._change(vm_uuid, asked)
         self._raise_fault("request_shutdown.answer")
+
+    async def tune(self, vm_uuid: str, incarnation: int, tuning: DomainTuning) -> DomainObservation:
+        """Change the running domain."""
+        await self._point("tune")
+        changed = self._change(
+            vm_uuid, lambda domain: tuned(self._running(domain, vm_uuid, incarnation), tuning)
+        )
+        return self._answer("tune", changed)
+
+    async def signal(self, vm_uuid: str, incarnation: int, signal: DomainSignal) -> None:
+        """Press a key, or pull a trigger; what the guest makes of it is its own deed."""
+        await self._point("signal")
+        now = self._fabric.now()
+        self._fabric.change(
+            self._host,
+            vm_uuid,
+            lambda domain: signalled(self._running(domain, vm_uuid, incarnation), signal, now=now),
+        )
+        self._raise_fault("signal.answer")
 
     async def destroy(self, vm_uuid: str, incarnation: int) -> None:
         """Stop and forget the domain."""
@@ -226,9 +244,7 @@ class SimulatedHypervisor:
         """Move the domain; the fabric moves it at its time, whether anybody waits for it or not."""
         await self._point("migrate")
         target = destination.destination_uri.removeprefix(SCHEME) or destination.destination_host
-        found = self._active(self._fabric.look(self._host, vm_uuid), vm_uuid, incarnation)
-        if found.state is not DomainState.RUNNING:
-            raise VmBadPowerState(vm_uuid, expected=(PowerState.RUNNING,), actual=PowerState.PAUSED)
+        self._running(self._fabric.look(self._host, vm_uuid), vm_uuid, incarnation)
         begins_at = self._fabric.now()
         # Never due at once: 0 is never, and a migration has a middle that can fail.
         ends_at = begins_at + max(self._timings.migrate_s, 1e-6)
@@ -356,6 +372,14 @@ class SimulatedHypervisor:
         ):
             raise VmBadPowerState(vm_uuid, expected=(PowerState.RUNNING,), actual=PowerState.HALTED)
         return domain
+
+    def _running(
+        self, domain: SimulatedDomain | None, vm_uuid: str, incarnation: int
+    ) -> SimulatedDomain:
+        found = self._active(domain, vm_uuid, incarnation)
+        if found.state is not DomainState.RUNNING:
+            raise VmBadPowerState(vm_uuid, expected=(PowerState.RUNNING,), actual=PowerState.PAUSED)
+        return found
 
     def _observation(self, domain: SimulatedDomain) -> DomainObservation:
         config, machine = domain.config, self._machine

@@ -50,6 +50,7 @@ _SENTENCES: Final[dict[str, str]] = {
     "VmPaused": "{vm} is Paused",
     "VmUnpaused": "{vm} is Running again",
     "VmRebooted": "the guest in {vm} rebooted itself",
+    "VmTuned": "{vm} has {vcpus} VCPUs and {memory_actual} bytes of memory now",
     "VmMigrated": "{vm} now runs on {host}",
     "VmReset": "{vm} is declared Halted: {evidence}",
     "HaEnabled": "high availability is on: protected VMs are restarted",

@@ -116,6 +116,11 @@ ADVERTISED: Final = (
 # Operations that have a message in this version: what is advertised can be called. Held against the message table by
 # a test.
 IMPLEMENTED: Final = (
+    _Op.CHANGING_DYNAMIC_RANGE,
+    _Op.CHANGING_MEMORY_LIMITS,
+    _Op.CHANGING_MEMORY_LIVE,
+    _Op.CHANGING_STATIC_RANGE,
+    _Op.CHANGING_VCPUS_LIVE,
     _Op.CLEAN_REBOOT,
     _Op.CLEAN_SHUTDOWN,
     _Op.DESTROY,
@@ -124,6 +129,9 @@ IMPLEMENTED: Final = (
     _Op.MAKE_INTO_TEMPLATE,
     _Op.PAUSE,
     _Op.POOL_MIGRATE,
+    _Op.SEND_SYSRQ,
+    _Op.SEND_TRIGGER,
+    _Op.SHUTDOWN,
     _Op.START,
     _Op.START_ON,
     _Op.UNPAUSE,
@@ -177,6 +185,11 @@ ON_ITS_HOST: Final = (
     _Op.SHUTDOWN,
     _Op.SUSPEND,
     _Op.POOL_MIGRATE,
+    _Op.CHANGING_VCPUS_LIVE,
+    _Op.CHANGING_MEMORY_LIVE,
+    _Op.CHANGING_DYNAMIC_RANGE,
+    _Op.SEND_SYSRQ,
+    _Op.SEND_TRIGGER,
 )
 # Never stopped by another operation: they exist for when everything else is stuck.
 _ALWAYS: Final = (_Op.POWER_STATE_RESET, _Op.ASSERT_OPERATION_VALID, _Op.UPDATE_ALLOWED_OPERATIONS)

@@ -14,6 +14,8 @@ from pool_master.core import (
     task_messages,
     vm_config,
     vm_lifecycle,
+    vm_live,
+    vm_memory,
     vm_migration,
     vm_queries,
     vm_recovery,
@@ -161,6 +163,9 @@ def _model(name: str, doc: str, table: str, fields: tuple[Field, ...], **row: An
 VM_MESSAGES: Final = (
     *vm_config.MESSAGES,
     *vm_lifecycle.MESSAGES,
+    *vm_live.MESSAGES,
+    *vm_memory.MESSAGES,
+    vm_queries.boot_record_message(VM_FIELDS),
     *vm_migration.MESSAGES,
     *vm_recovery.MESSAGES,
     *vm_queries.MESSAGES,

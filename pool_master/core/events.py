@@ -221,6 +221,18 @@ class VmRebooted(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False
     vm: VmRef
 
 
+class VmTuned(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """The running domain was changed, and has this much memory and these VCPUs now.
+
+    `memory_target` (bytes) is what the guest was asked to make do with; 0 where nobody asked.
+    """
+
+    vm: VmRef
+    memory_actual: int
+    vcpus: int
+    memory_target: int = 0
+
+
 class VmMigrated(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The VM's domain runs on another host."""
 
@@ -379,6 +391,7 @@ Event = (
     | VmPaused
     | VmUnpaused
     | VmRebooted
+    | VmTuned
     | VmMigrated
     | VmReset
     | HaEnabled

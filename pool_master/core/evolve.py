@@ -26,6 +26,7 @@ from pool_master.core.evolve_vm import (
     halt,
     rebooted,
     set_power_state,
+    tuned,
 )
 from pool_master.core.pool import Pool
 from shared.enums import PowerState
@@ -65,6 +66,8 @@ def _arm_of(event: ev.Event) -> Arm:  # noqa: C901, PLR0911, PLR0912 - one arm p
             return lambda pool, event, _recorded: set_power_state(pool, event.vm, state)
         case ev.VmRebooted():
             return rebooted
+        case ev.VmTuned():
+            return tuned
         case ev.VmCreated() | ev.VmDestroyed():
             return evolve_existence
         case ev.HostReportsSeen() | ev.HostAgentStarted() | ev.HostDescribed():

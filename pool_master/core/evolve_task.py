@@ -5,7 +5,13 @@ from typing import assert_never
 from pool_master.core import events as ev
 from pool_master.core.changed import changed
 from pool_master.core.datamodel import EMPTY_MAP
-from pool_master.core.evolve_vm import Touched, put_vm, reservation, reserving
+from pool_master.core.evolve_vm import (
+    Touched,
+    promised_memory,
+    put_vm,
+    reservation,
+    reserving,
+)
 from pool_master.core.pool import Pool
 from pool_master.core.task import Operation, Task
 from shared.codec import moment_from_us
@@ -18,7 +24,12 @@ from shared.refs import (
     VmRef,
 )
 
-CANCELLABLE = (VmOperation.CLEAN_SHUTDOWN, VmOperation.CLEAN_REBOOT, VmOperation.POOL_MIGRATE)
+CANCELLABLE = (
+    VmOperation.CLEAN_SHUTDOWN,
+    VmOperation.SHUTDOWN,
+    VmOperation.CLEAN_REBOOT,
+    VmOperation.POOL_MIGRATE,
+)
 
 
 def evolve_operation(
@@ -98,6 +109,7 @@ def _accept(pool: Pool, event: ev.OperationAccepted, recorded: ev.Recorded) -> T
         current_operations=operations,
         last_incarnation=max(vm.last_incarnation, event.incarnation),
         scheduled_to_be_resident_on=reservation(pool, vm, operations),
+        memory_promised=promised_memory(pool, operations),
     )
     return [("task", event.task), *put_vm(pool, vm)]
 
@@ -148,8 +160,15 @@ def _end_operation(pool: Pool, task: TaskRef) -> Touched:
     if len(vm.current_operations) > 1 or task not in vm.current_operations:
         others = {key: value for key, value in vm.current_operations.items() if key != task}
     scheduled = reservation(pool, vm, others)
+    promised = promised_memory(pool, others)
     return put_vm(
-        pool, changed(vm, current_operations=others, scheduled_to_be_resident_on=scheduled)
+        pool,
+        changed(
+            vm,
+            current_operations=others,
+            scheduled_to_be_resident_on=scheduled,
+            memory_promised=promised,
+        ),
     )
 
 

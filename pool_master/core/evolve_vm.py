@@ -6,6 +6,7 @@ from typing import assert_never
 
 from pool_master.core import events as ev
 from pool_master.core.changed import changed
+from pool_master.core.placement import boot_memory
 from pool_master.core.pool import Pool
 from pool_master.core.vm import Console, Vm, VmMetrics
 from shared.codec import moment_from_us
@@ -50,6 +51,20 @@ def reserving(pool: Pool, vm: Vm) -> Vm:
     if scheduled == vm.scheduled_to_be_resident_on:
         return vm
     return changed(vm, scheduled_to_be_resident_on=scheduled)
+
+
+# The argument under which these carry the dynamic minimum (bytes) that the VM will have.
+CHANGING_MEMORY = (VmOperation.CHANGING_DYNAMIC_RANGE, VmOperation.CHANGING_MEMORY_LIVE)
+DYNAMIC_MIN = "memory_dynamic_min"
+
+
+def promised_memory(pool: Pool, tasks: Iterable[TaskRef]) -> int:
+    """Give the dynamic minimum (bytes) that these operations in flight will give the VM, 0 where none does."""
+    running = [pool.operations[task] for task in tasks if task in pool.operations]
+    return max(
+        (int(each.arguments[DYNAMIC_MIN]) for each in running if each.kind in CHANGING_MEMORY),
+        default=0,
+    )
 
 
 def put_vm(pool: Pool, vm: Vm) -> Touched:
@@ -128,7 +143,12 @@ def evolve_residence(
     touched += [("console", console) for console in vm.consoles]
     if isinstance(event, ev.VmStarted):
         vm = changed(
-            vm, power_state=event.power_state, last_boot_CPU_flags=event.cpu_flags, booted_at=now
+            vm,
+            power_state=event.power_state,
+            last_boot_CPU_flags=event.cpu_flags,
+            booted_at=now,
+            booted_config=vm.config,
+            memory_target=boot_memory(vm, vm.config.memory_dynamic_max),
         )
         touched += _start_metrics(pool, vm, event, now)
     return touched + put_vm(pool, vm)
@@ -193,6 +213,7 @@ def halt(pool: Pool, ref: VmRef) -> Touched:
         domid=-1,
         incarnation=0,
         consoles=(),
+        booted_config=None,
     )
     return touched + put_vm(pool, reserving(pool, halted))
 
@@ -213,5 +234,23 @@ def rebooted(pool: Pool, event: ev.VmRebooted, recorded: ev.Recorded) -> Touched
     metrics = pool.vm_metrics.get(vm.metrics)
     if metrics is not None:
         pool.vm_metrics[metrics.ref] = changed(metrics, start_time=now, last_updated=now)
+        touched.append(("VM_metrics", metrics.ref))
+    return touched
+
+
+def tuned(pool: Pool, event: ev.VmTuned, recorded: ev.Recorded) -> Touched:
+    """The running domain has another size."""
+    vm = pool.vms.get(event.vm)
+    if vm is None:
+        return []
+    touched = put_vm(pool, changed(vm, memory_target=event.memory_target or vm.memory_target))
+    metrics = pool.vm_metrics.get(vm.metrics)
+    if metrics is not None:
+        pool.vm_metrics[metrics.ref] = changed(
+            metrics,
+            memory_actual=event.memory_actual,
+            VCPUs_number=event.vcpus,
+            last_updated=moment_from_us(recorded.time_us),
+        )
         touched.append(("VM_metrics", metrics.ref))
     return touched

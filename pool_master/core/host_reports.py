@@ -10,6 +10,7 @@ from typing import Final, assert_never
 from pool_master.core import events as ev
 from pool_master.core.context import Context
 from pool_master.core.ha_wish import wished_after_failure, wished_by_guest
+from pool_master.core.live_changes import LIVE_CHANGES, live_effect
 from pool_master.core.pool import Pool, StaleDomain, stale_key
 from pool_master.core.reconcile import ALIVE, reconcile_change, reconcile_inventory
 from pool_master.core.task import Operation
@@ -18,7 +19,7 @@ from pool_master.core.vm_migration import STEP_MOVE, STEP_SETTLE
 from pool_master.core.waiting import release_waiting
 from shared import protocol as says
 from shared.enums import PowerState, VmOperation
-from shared.errors import VmMigrateFailed
+from shared.errors import TaskCancelled, VmMigrateFailed
 from shared.protocol import DomainObservation, DomainState
 from shared.refs import HostRef, TaskRef
 
@@ -95,6 +96,9 @@ def _decide_outcome(
         return []
     if operation.kind is VmOperation.POOL_MIGRATE:
         return _decide_migration(pool, operation, vm, body)
+    if _wants_force(operation, vm, body):
+        step = operation.step + 1
+        return [ev.OperationAdvanced(task=operation.task, step=step, host=operation.host)]
     end: ev.TaskSucceeded | ev.TaskFailed
     if isinstance(body, says.CommandSucceeded):
         effect = _effect(operation, vm, body.observation)
@@ -108,6 +112,16 @@ def _decide_outcome(
     if isinstance(end, ev.TaskFailed):
         wish = wished_after_failure(pool, operation, vm, is_gone=is_gone)
     return [*effect, end, *released, *wish]
+
+
+def _wants_force(
+    operation: Operation, vm: Vm, body: says.CommandSucceeded | says.CommandFailed
+) -> bool:
+    """Whether a shutdown whose guest would not go is now to be done without asking it."""
+    is_asked = operation.kind is VmOperation.SHUTDOWN and operation.step == 0
+    if not is_asked or not isinstance(body, says.CommandFailed):
+        return False
+    return body.code != TaskCancelled.code and _lives_as_then(operation, vm)
 
 
 def _error_info(
@@ -160,11 +174,14 @@ def _effect(operation: Operation, vm: Vm, observation: DomainObservation | None)
         case VmOperation.UNPAUSE:
             is_new = vm.power_state is PowerState.PAUSED and _lives_as_then(operation, vm)
             return [ev.VmUnpaused(vm=vm.ref)] if is_new else []
-        case VmOperation.CLEAN_SHUTDOWN | VmOperation.HARD_SHUTDOWN:
+        case VmOperation.CLEAN_SHUTDOWN | VmOperation.HARD_SHUTDOWN | VmOperation.SHUTDOWN:
             return _gone(operation, vm, reason=operation.kind.value)
         case _ if observation is not None and not _has_machine(observation):
             # It was there, and stopped again before the host looked.
             return _gone(operation, vm, reason=f"{operation.kind.value}: the guest has stopped")
+        case kind if kind in LIVE_CHANGES:
+            seen = observation if _lives_as_then(operation, vm) else None
+            return live_effect(operation, vm, seen)
         case _:
             return _shown(operation, vm, observation)
 

@@ -35,8 +35,12 @@ def memory_overhead(vm: Vm) -> int:
 
 
 def memory_needed(vm: Vm) -> int:
-    """Give what the VM takes from a host (bytes): its dynamic minimum, clamped into the static range, and overhead."""
-    return boot_memory(vm, vm.config.memory_dynamic_min) + memory_overhead(vm)
+    """Give what the VM takes from a host (bytes): its dynamic minimum, clamped into the static range, and overhead.
+
+    A minimum that is being raised counts already, one that is being lowered counts still.
+    """
+    minimum = max(vm.config.memory_dynamic_min, vm.memory_promised)
+    return boot_memory(vm, minimum) + memory_overhead(vm)
 
 
 def boot_memory(vm: Vm, memory: int) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from pool_master.core.host_reports import command_id_of, stale_command_id
+from pool_master.core.live_changes import live_action
 from pool_master.core.placement import boot_memory
 from pool_master.core.pool import Pool, StaleDomain
 from pool_master.core.task import Operation
@@ -102,8 +103,11 @@ def _action(pool: Pool, operation: Operation, vm: Vm) -> HostAction:  # noqa: PL
             )
         case VmOperation.POOL_MIGRATE:
             return _migration(pool, operation)
-        case other:
-            raise AssertionError(f"no host carries out {other}")
+        case VmOperation.SHUTDOWN:
+            is_asked = operation.step == 0 and operation.arguments["asks"] == "true"
+            return ShutdownDomain(timeout_s=SHUTDOWN_TIMEOUT_S) if is_asked else DestroyDomain()
+        case _:
+            return live_action(operation)
 
 
 def _migration(pool: Pool, operation: Operation) -> HostAction:

@@ -127,7 +127,9 @@ class Vm(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A VM as the log knows it.
 
     `incarnation` numbers the domain that runs (0: none), `last_incarnation` the last one that was given out: every
-    start gets a new one, and a host only ever acts on a domain by VM and incarnation.
+    start gets a new one, and a host only ever acts on a domain by VM and incarnation. `memory_promised` (bytes) is the
+    dynamic minimum that an operation in flight will give it, 0 where none will. `booted_config` is what it was booted
+    with, None while it has no domain.
     """
 
     ref: VmRef
@@ -135,6 +137,8 @@ class Vm(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     last_incarnation: int = 0
     incarnation: int = 0
     booted_at: datetime = EPOCH
+    booted_config: VmConfig | None = None
+    memory_promised: int = 0
     uuid: Annotated[str, runtime("unique identifier/object reference")]
     power_state: Annotated[PowerState, constructor("current power state of the machine")] = (
         PowerState.HALTED

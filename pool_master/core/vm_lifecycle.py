@@ -15,7 +15,7 @@ from pool_master.core.lookup import host_of, vm_of
 from pool_master.core.placement import boot_error, choose_host
 from pool_master.core.pool import Pool
 from pool_master.core.vm import Vm
-from shared.enums import Role, VmOperation
+from shared.enums import PowerState, Role, VmOperation
 from shared.refs import HostRef, VmRef
 
 
@@ -153,6 +153,13 @@ class HardShutdown:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shutdown:
+    """Attempts to first clean shutdown a VM and if it should fail then perform a hard shutdown on it."""
+
+    vm: VmRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HardReboot:
     """Stop executing the specified VM without attempting a clean shutdown and immediately restart it."""
 
@@ -177,6 +184,15 @@ def decide_clean_shutdown(pool: Pool, request: CleanShutdown, context: Context) 
 def decide_hard_shutdown(pool: Pool, request: HardShutdown, context: Context) -> list[ev.Event]:
     """XenAPI reference 1.3: whatever waits for the guest is cancelled first."""
     return _on_running_domain(pool, request.vm, VmOperation.HARD_SHUTDOWN, context)
+
+
+def decide_shutdown(pool: Pool, request: Shutdown, context: Context) -> list[ev.Event]:
+    """XenAPI reference 1.3: only a running guest can be asked."""
+    vm = vm_of(pool, request.vm)
+    host = on_its_host(pool, vm, VmOperation.SHUTDOWN)
+    asks = str(vm.power_state is PowerState.RUNNING).lower()
+    kind = VmOperation.SHUTDOWN
+    return [accept(vm, kind, context, host=host, incarnation=vm.incarnation, asks=asks)]
 
 
 def _on_running_domain(
@@ -209,12 +225,14 @@ def _reboot(pool: Pool, ref: VmRef, kind: VmOperation, context: Context) -> list
 OVERTAKEN: Final = {
     VmOperation.HARD_SHUTDOWN: (
         VmOperation.CLEAN_SHUTDOWN,
+        VmOperation.SHUTDOWN,
         VmOperation.CLEAN_REBOOT,
         VmOperation.HARD_REBOOT,
         VmOperation.POOL_MIGRATE,
     ),
     VmOperation.HARD_REBOOT: (
         VmOperation.CLEAN_SHUTDOWN,
+        VmOperation.SHUTDOWN,
         VmOperation.CLEAN_REBOOT,
         VmOperation.POOL_MIGRATE,
     ),
@@ -230,7 +248,7 @@ def _cancel_overtaken(pool: Pool, vm: Vm, kind: VmOperation) -> list[ev.Event]:
     ]
 
 
-_STATE_ERRORS: Final = (
+STATE_ERRORS: Final = (
     "VM_BAD_POWER_STATE",
     "OTHER_OPERATION_IN_PROGRESS",
     "OPERATION_NOT_ALLOWED",
@@ -238,7 +256,7 @@ _STATE_ERRORS: Final = (
     "HOST_OFFLINE",
 )
 _START_ERRORS: Final = (
-    *_STATE_ERRORS[:-1],
+    *STATE_ERRORS[:-1],
     "HOST_NOT_ENOUGH_FREE_MEMORY",
     "HOST_NOT_ENOUGH_PCPUS",
     "HOST_NOT_LIVE",
@@ -272,7 +290,7 @@ MESSAGES: Final[tuple[Message, ...]] = (
         name="pause",
         operation=VmOperation.PAUSE,
         role=Role.VM_OPERATOR,
-        errors=_STATE_ERRORS,
+        errors=STATE_ERRORS,
     ),
     operation(
         Unpause,
@@ -280,7 +298,7 @@ MESSAGES: Final[tuple[Message, ...]] = (
         name="unpause",
         operation=VmOperation.UNPAUSE,
         role=Role.VM_OPERATOR,
-        errors=_STATE_ERRORS,
+        errors=STATE_ERRORS,
     ),
     operation(
         CleanShutdown,
@@ -288,7 +306,7 @@ MESSAGES: Final[tuple[Message, ...]] = (
         name="clean_shutdown",
         operation=VmOperation.CLEAN_SHUTDOWN,
         role=Role.VM_OPERATOR,
-        errors=(*_STATE_ERRORS, "VM_SHUTDOWN_TIMEOUT"),
+        errors=(*STATE_ERRORS, "VM_SHUTDOWN_TIMEOUT"),
     ),
     operation(
         CleanReboot,
@@ -296,7 +314,7 @@ MESSAGES: Final[tuple[Message, ...]] = (
         name="clean_reboot",
         operation=VmOperation.CLEAN_REBOOT,
         role=Role.VM_OPERATOR,
-        errors=(*_STATE_ERRORS, "VM_SHUTDOWN_TIMEOUT"),
+        errors=(*STATE_ERRORS, "VM_SHUTDOWN_TIMEOUT"),
     ),
     operation(
         HardShutdown,
@@ -304,7 +322,7 @@ MESSAGES: Final[tuple[Message, ...]] = (
         name="hard_shutdown",
         operation=VmOperation.HARD_SHUTDOWN,
         role=Role.VM_OPERATOR,
-        errors=_STATE_ERRORS,
+        errors=STATE_ERRORS,
     ),
     operation(
         HardReboot,
@@ -312,6 +330,14 @@ MESSAGES: Final[tuple[Message, ...]] = (
         name="hard_reboot",
         operation=VmOperation.HARD_REBOOT,
         role=Role.VM_OPERATOR,
-        errors=_STATE_ERRORS,
+        errors=STATE_ERRORS,
+    ),
+    operation(
+        Shutdown,
+        decide_shutdown,
+        name="shutdown",
+        operation=VmOperation.SHUTDOWN,
+        role=Role.VM_OPERATOR,
+        errors=STATE_ERRORS,
     ),
 )

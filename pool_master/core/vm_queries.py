@@ -1,11 +1,22 @@
 """Messages of the VM class that only ask."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from pool_master.core.allowed import operation_error
-from pool_master.core.datamodel import INT, Message, query, ref_to, set_of
+from pool_master.core.changed import changed
+from pool_master.core.datamodel import (
+    INT,
+    ClassModel,
+    Field,
+    Message,
+    query,
+    record_of,
+    ref_to,
+    set_of,
+)
 from pool_master.core.lookup import host_of, vm_of
+from pool_master.core.marshal import record_builder
 from pool_master.core.placement import boot_error, config_error, memory_overhead, possible_hosts
 from pool_master.core.pool import Pool
 from shared.enums import Role, VmOperation
@@ -64,6 +75,33 @@ class ComputeMemoryOverhead:
 def answer_compute_memory_overhead(pool: Pool, request: ComputeMemoryOverhead) -> int:
     """Bytes."""
     return memory_overhead(vm_of(pool, request.vm))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetBootRecord:
+    """Returns a record describing the VM's state when it last booted."""
+
+    self: VmRef
+
+
+def boot_record_message(fields: tuple[Field, ...]) -> Message:
+    """Give VM.get_boot_record: the record of today, with the settings that the VM was booted with."""
+    build = record_builder(ClassModel(name="VM", doc="", table="vms", fields=fields))
+
+    def answer(pool: Pool, request: GetBootRecord) -> dict[str, Any]:
+        vm = vm_of(pool, request.self)
+        if error := operation_error(vm, VmOperation.GET_BOOT_RECORD):
+            raise error
+        return build(pool, changed(vm, config=vm.booted_config or vm.config))
+
+    return query(
+        GetBootRecord,
+        answer,
+        name="get_boot_record",
+        operation=VmOperation.GET_BOOT_RECORD,
+        returns=record_of("VM"),
+        errors=("VM_BAD_POWER_STATE",),
+    )
 
 
 MESSAGES: Final[tuple[Message, ...]] = (

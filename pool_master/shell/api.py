@@ -329,11 +329,8 @@ class Api:
                 return [*first, _failed(context.task, error)]
             except XenApiError as error:
                 return [*first, _failed(context.task, error)]
-            ends = message.kind is MessageKind.OPERATION and events
-            is_ended = any(
-                isinstance(x, ev.TaskSucceeded) and x.task == context.task for x in events
-            )
-            if ends or is_ended:
+            # Not every operation needs a host: what only settings say is done with its events.
+            if any(isinstance(x, _BEARING) and x.task == context.task for x in events):
                 return [*first, *events]
             value = to_wire(_result(message, request, context), message.returns)
             result = ev.TaskSucceeded(task=context.task, result=value_text(value))
@@ -370,6 +367,10 @@ class Api:
 
     async def _fail(self, caller: Caller, end: ev.TaskFailed, reign: Reign) -> None:
         await reign.writer.submit(self._wish(caller, lambda _pool: [end]))
+
+
+# Events from which on a task has its own life, or none any more.
+_BEARING: Final = (ev.OperationAccepted, ev.TaskSucceeded)
 
 
 def _revived(task: Task, model: ClassModel, message: Message) -> Caller:

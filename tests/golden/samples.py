@@ -105,6 +105,7 @@ _EVENTS: Final[tuple[ev.Event, ...]] = (
     ev.VmPaused(vm=VM),
     ev.VmUnpaused(vm=VM),
     ev.VmRebooted(vm=VM),
+    ev.VmTuned(vm=VM, memory_actual=536_870_912, vcpus=2, memory_target=536_870_912),
     ev.VmMigrated(
         vm=VM, host=HOST_2, domid=4, console_rfb="192.0.2.12:5900", console_vt100="192.0.2.12:7000"
     ),

@@ -22,6 +22,11 @@ from shared.protocol import (
     PauseDomain,
     ReportBody,
     RestartDomain,
+    SendSysrq,
+    SendTrigger,
+    SetDomainMemory,
+    SetDomainScheduler,
+    SetDomainVcpus,
     SettleMigration,
     ShutdownDomain,
     StartDomain,
@@ -219,6 +224,10 @@ def carry_out(
             _migrate(host, command, hosts[destination], goes_well=goes_well)
         case SettleMigration():
             host.end(command, observation=host.observe(command.vm_uuid) if is_here else None)
+        case SetDomainVcpus() | SetDomainMemory() | SetDomainScheduler():
+            _tune(host, command, goes_well=goes_well)
+        case SendSysrq() | SendTrigger():
+            _tune(host, command, goes_well=goes_well)
         case CancelCommand():
             raise AssertionError("cancels are taken at once")
 
@@ -232,6 +241,14 @@ def _pause(host: Hypervisor, command: HostCommand, *, goes_well: bool) -> None:
     is_pause = isinstance(command.action, PauseDomain)
     domain.state = DomainState.PAUSED if is_pause else DomainState.RUNNING
     host.end(command, observation=host.observe(command.vm_uuid))
+
+
+def _tune(host: Hypervisor, command: HostCommand, *, goes_well: bool) -> None:
+    domain = host.domains.get(command.vm_uuid)
+    is_here = domain is not None and domain.incarnation == command.incarnation
+    is_running = is_here and domain is not None and domain.state is DomainState.RUNNING
+    code = "" if is_running and goes_well else "OPERATION_NOT_ALLOWED"
+    host.end(command, code=code, observation=host.observe(command.vm_uuid))
 
 
 def _stop(host: Hypervisor, command: HostCommand, *, goes_well: bool) -> None:

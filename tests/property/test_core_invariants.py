@@ -24,7 +24,7 @@ from shared.refs import TaskRef
 from tests.property.hypervisors import exits
 from tests.property.invariants import CheckedPool
 from tests.property.miniature import HOSTS, MEMORY
-from tests.support.facts import a_pool, host_ref
+from tests.support.facts import GIB, a_pool, host_ref
 
 VMS_MAX: Final = 3
 # Refusals that rest on hosts or on the VM's configuration, not on what is going on.
@@ -34,6 +34,12 @@ STORM: Final = (
     *("hard_shutdown", "clean_reboot", "clean_shutdown", "pause", "power_state_reset"),
     *("lose its host", "lose the other"),
 )
+# Messages that are not called as their operation is.
+MESSAGE_OF: Final = {
+    VmOperation.CHANGING_DYNAMIC_RANGE: "set_memory_dynamic_range",
+    VmOperation.CHANGING_STATIC_RANGE: "set_memory_static_range",
+    VmOperation.CHANGING_VCPUS_LIVE: "set_VCPUs_number_live",
+}
 numbers = st.integers(0, 10_000)
 host_numbers = st.integers(1, HOSTS)
 
@@ -87,8 +93,12 @@ class PoolMachine(CheckedPool):
             VmOperation.START: (False, False),
             VmOperation.START_ON: (host_ref(host), False, False),
             VmOperation.POOL_MIGRATE: (host_ref(host), {"host": "x", "live": "true"}),
+            VmOperation.CHANGING_DYNAMIC_RANGE: (GIB // 2, vm.config.memory_dynamic_max),
+            VmOperation.CHANGING_STATIC_RANGE: (0, vm.config.memory_static_max),
+            VmOperation.CHANGING_VCPUS_LIVE: (1,),
         }
-        refusal = self.call(f"VM.{operation}", vm.ref, *arguments.get(operation, ()))
+        name = MESSAGE_OF.get(operation, operation.value)
+        refusal = self.call(f"VM.{name}", vm.ref, *arguments.get(operation, ()))
         if refusal is not None:
             is_elsewhere = refusal.code.startswith("HOST_") or refusal.code in ELSEWHERE
             assert is_elsewhere, refusal
@@ -104,6 +114,7 @@ class PoolMachine(CheckedPool):
                 "clean_reboot",
                 "hard_shutdown",
                 "hard_reboot",
+                "shutdown",
                 "power_state_reset",
                 "destroy",
             ]
@@ -111,6 +122,16 @@ class PoolMachine(CheckedPool):
     )
     def ask(self, number: int, method: str) -> None:
         self.call(f"VM.{method}", self.pick_vm(number))
+
+    @precondition(lambda self: self.pool.vms)
+    @rule(number=numbers, gib=st.integers(0, 3), bound=st.sampled_from(["min", "max"]))
+    def change_memory(self, number: int, gib: int, bound: str) -> None:
+        vm = self.pick_vm(number)
+        size = max(gib * GIB, GIB // 4)
+        if number % 2:
+            self.call(f"VM.set_memory_dynamic_{bound}_live", vm, size)
+        else:
+            self.call(f"VM.set_memory_dynamic_{bound}", vm, size)
 
     @precondition(lambda self: self.pool.vms)
     @rule(number=numbers, host=host_numbers)

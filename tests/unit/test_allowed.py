@@ -293,15 +293,22 @@ def test_a_vm_that_must_stay_is_moved_only_by_force(
 @pytest.mark.parametrize(
     ("vm", "names"),
     [
-        (a_vm(), "destroy make_into_template start start_on"),
+        (
+            a_vm(),
+            "changing_dynamic_range changing_static_range destroy make_into_template start start_on",
+        ),
         (
             a_vm(PowerState.RUNNING),
-            "clean_reboot clean_shutdown hard_reboot hard_shutdown pause pool_migrate",
+            "changing_dynamic_range changing_VCPUs_live clean_reboot clean_shutdown hard_reboot"
+            " hard_shutdown pause pool_migrate",
         ),
         (a_vm(PowerState.PAUSED), "hard_reboot hard_shutdown unpause"),
         (a_vm(PowerState.SUSPENDED), "destroy hard_shutdown"),
-        (a_vm(is_a_template=True), "destroy"),
-        (a_vm(is_a_template=True, is_default_template=True), ""),
+        (a_vm(is_a_template=True), "changing_dynamic_range changing_static_range destroy"),
+        (
+            a_vm(is_a_template=True, is_default_template=True),
+            "changing_dynamic_range changing_static_range",
+        ),
         (a_vm(PowerState.RUNNING, VmOperation.CLEAN_SHUTDOWN), "hard_reboot hard_shutdown"),
         (a_vm(PowerState.RUNNING, VmOperation.HARD_SHUTDOWN), ""),
     ],
@@ -354,7 +361,7 @@ def test_what_is_advertised_is_exactly_what_would_not_be_refused(vm: Vm, is_stra
 @pytest.mark.parametrize(
     ("state", "names"),
     [
-        (PowerState.HALTED, "destroy make_into_template start start_on"),
+        (PowerState.HALTED, "changing_static_range destroy make_into_template start start_on"),
         (PowerState.RUNNING, ""),
         (PowerState.PAUSED, ""),
     ],

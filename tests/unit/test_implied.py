@@ -138,7 +138,7 @@ def test_getters_give_the_wires_values() -> None:
     assert now.answer("VM.get_power_state", VM) == "Running"
     assert now.answer("VM.get_resident_on", VM) == HOST
     assert now.answer("VM.get_VBDs", VM) == []
-    assert now.answer("VM.get_allowed_operations", VM)[0] == "clean_reboot"
+    assert now.answer("VM.get_allowed_operations", VM)[0] == "changing_dynamic_range"
     assert now.answer("host.get_resident_VMs", HOST) == [VM]
     assert now.answer("host.get_API_version_major", HOST) == 2
 
