@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pool_master.core import (
     ha_messages,
+    ha_queries,
     host_messages,
     task_messages,
     vm_config,
@@ -180,7 +181,7 @@ CLASSES: Final[tuple[ClassModel, ...]] = (
         "Pool-wide information",
         "pools",
         (*fields_of(PoolRecord), *INERT_POOL_FIELDS),
-        messages=ha_messages.POOL_MESSAGES,
+        messages=(*ha_messages.POOL_MESSAGES, *ha_queries.MESSAGES),
     ),
     _model("host", "A physical host", "hosts", HOST_FIELDS, messages=host_messages.MESSAGES),
     _model("host_metrics", "The metrics of a host", "host_metrics", fields_of(HostMetrics)),

@@ -6,14 +6,23 @@ from typing import Final
 from pool_master.core import events as ev
 from pool_master.core.context import Context
 from pool_master.core.datamodel import Message, command
-from pool_master.core.ha_plan import ALIVE, PRIORITIES, RESTART
+from pool_master.core.draft import Draft
+from pool_master.core.ha_guard import planned, preserving_plan
+from pool_master.core.ha_plan import ALIVE, PRIORITIES, RESTART, layout_of, plan_exists
 from pool_master.core.lookup import vm_of
 from pool_master.core.pool import Pool
 from pool_master.core.pool_record import PoolRecord
 from pool_master.core.vm import Vm
 from shared.codec import moment_to_us
 from shared.enums import Role
-from shared.errors import HaIsEnabled, HandleInvalid, HaNotEnabled, HostOffline, InvalidValue
+from shared.errors import (
+    HaIsEnabled,
+    HandleInvalid,
+    HaNotEnabled,
+    HaOperationWouldBreakFailoverPlan,
+    HostOffline,
+    InvalidValue,
+)
 from shared.refs import PoolRef, SrRef, VmRef
 
 # As XenAPI has it; more is a mistake.
@@ -31,7 +40,7 @@ class EnableHa:
     configuration: dict[str, str] = field(default_factory=dict)
 
 
-def decide_enable_ha(pool: Pool, request: EnableHa, _context: Context) -> list[ev.Event]:
+def decide_enable_ha(pool: Pool, request: EnableHa, context: Context) -> list[ev.Event]:
     """XenAPI reference 6.4: from now on the wish to run is what each VM's user wants now."""
     if pool.record.ha_enabled:
         raise HaIsEnabled()
@@ -44,7 +53,15 @@ def decide_enable_ha(pool: Pool, request: EnableHa, _context: Context) -> list[e
         if (is_wanted := _is_wanted(vm, vm.config.ha_restart_priority)) != vm.config.ha_always_run
     ]
     enabled = ev.HaEnabled(pool=pool.record.ref, configuration=request.configuration)
-    return [*wishes, enabled]
+    return _with_plan(pool, [*wishes, enabled], context)
+
+
+def _with_plan(pool: Pool, events: list[ev.Event], context: Context) -> list[ev.Event]:
+    """Give the events, and what they make of the failover plan."""
+    draft = Draft(pool, context)
+    draft.add(*events)
+    draft.add(*planned(draft.pool))
+    return draft.events
 
 
 def _is_wanted(vm: Vm, priority: str) -> bool:
@@ -93,22 +110,21 @@ class SetHaHostFailuresToTolerate:
 
 
 def decide_set_ha_host_failures_to_tolerate(
-    pool: Pool, request: SetHaHostFailuresToTolerate, _context: Context
+    pool: Pool, request: SetHaHostFailuresToTolerate, context: Context
 ) -> list[ev.Event]:
     """XenAPI reference 6.4."""
     record = pool_of(pool, request.self)
     if request.value < 0:
         raise InvalidValue("ha_host_failures_to_tolerate", request.value)
+    name = "ha_host_failures_to_tolerate"
     if request.value == record.ha_host_failures_to_tolerate:
         return []
-    return [
-        ev.FieldSet(
-            object_class="pool",
-            ref=record.ref,
-            field="ha_host_failures_to_tolerate",
-            value=request.value,
-        )
-    ]
+    # Where there is no plan any number is taken, so that a pool in trouble can be configured.
+    is_guarded = record.ha_plan_exists_for > 0 and not record.ha_allow_overcommit
+    if is_guarded and not plan_exists(layout_of(pool), request.value):
+        raise HaOperationWouldBreakFailoverPlan()
+    changed = ev.FieldSet(object_class="pool", ref=record.ref, field=name, value=request.value)
+    return _with_plan(pool, [changed], context)
 
 
 def pool_of(pool: Pool, ref: PoolRef) -> PoolRecord:
@@ -132,17 +148,18 @@ class SetHaRestartPriority:
 
 
 def decide_set_ha_restart_priority(
-    pool: Pool, request: SetHaRestartPriority, _context: Context
+    pool: Pool, request: SetHaRestartPriority, context: Context
 ) -> list[ev.Event]:
     """XenAPI reference 6.4: a VM that runs is to go on running."""
     vm = vm_of(pool, request.self)
     if request.value not in PRIORITIES:
         raise InvalidValue("ha_restart_priority", request.value)
     is_wanted = _is_wanted(vm, request.value)
-    return [
+    changes = [
         *_changed(vm, "ha_restart_priority", request.value),
         *_changed(vm, "ha_always_run", is_wanted),
     ]
+    return preserving_plan(pool, changes, context)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,10 +171,11 @@ class SetHaAlwaysRun:
 
 
 def decide_set_ha_always_run(
-    pool: Pool, request: SetHaAlwaysRun, _context: Context
+    pool: Pool, request: SetHaAlwaysRun, context: Context
 ) -> list[ev.Event]:
     """XenAPI reference 6.4."""
-    return _changed(vm_of(pool, request.self), "ha_always_run", request.value)
+    changes = _changed(vm_of(pool, request.self), "ha_always_run", request.value)
+    return preserving_plan(pool, changes, context)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,7 +260,7 @@ POOL_MESSAGES: Final[tuple[Message, ...]] = (
         decide_set_ha_host_failures_to_tolerate,
         name="set_ha_host_failures_to_tolerate",
         role=_OPERATOR,
-        errors=("INVALID_VALUE",),
+        errors=("INVALID_VALUE", "HA_OPERATION_WOULD_BREAK_FAILOVER_PLAN"),
     ),
 )
 
@@ -252,7 +270,7 @@ VM_MESSAGES: Final[tuple[Message, ...]] = (
         decide_set_ha_restart_priority,
         name="set_ha_restart_priority",
         role=_OPERATOR,
-        errors=("INVALID_VALUE",),
+        errors=("INVALID_VALUE", "HA_OPERATION_WOULD_BREAK_FAILOVER_PLAN"),
         has_async=False,
     ),
     command(
@@ -260,6 +278,7 @@ VM_MESSAGES: Final[tuple[Message, ...]] = (
         decide_set_ha_always_run,
         name="set_ha_always_run",
         role=_OPERATOR,
+        errors=("HA_OPERATION_WOULD_BREAK_FAILOVER_PLAN",),
         has_async=False,
     ),
     command(SetOrder, decide_set_order, name="set_order", role=_OPERATOR, has_async=False),

@@ -8,8 +8,9 @@ protected VM is placed by the very placement that restarts use. Small pools are 
 bound is taken that says yes only where that would, and no where it cannot say.
 """
 
+import functools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from math import comb
 from typing import Final
@@ -48,6 +49,11 @@ class Guest:
 
 Free = dict[HostRef, int]
 Places = dict[VmRef, HostRef]
+Frozen = tuple[
+    tuple[tuple[HostRef, int], ...],
+    tuple[tuple[HostRef, tuple[Guest, ...]], ...],
+    tuple[Guest, ...],
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +145,12 @@ def place(guests: Iterable[Guest], free: Mapping[HostRef, int]) -> Places | None
     return _Search(biggest_first, dict(free)).run()
 
 
+def place_all_or_most(guests: Iterable[Guest], free: Mapping[HostRef, int]) -> Places:
+    """Give every guest a host, or where that cannot be, as many as possible."""
+    biggest_first = sorted(guests, key=lambda guest: guest.need, reverse=True)
+    return place(biggest_first, free) or place_most(biggest_first, free)[0]
+
+
 def place_most(
     biggest_first: Iterable[Guest], free: Mapping[HostRef, int]
 ) -> tuple[Places, list[Guest]]:
@@ -191,6 +203,14 @@ class _Search:
 
 def plan_exists(layout: Layout, failures: int) -> bool:
     """Whether every protected VM survives the loss of any so many hosts."""
+    frozen = tuple(layout.free.items()), tuple(layout.guests.items()), layout.homeless
+    return _plan_exists(frozen, failures)
+
+
+@functools.lru_cache(maxsize=64)
+def _plan_exists(frozen: Frozen, failures: int) -> bool:
+    """The same question comes again with every decision, and the answer takes long where a pool is played through."""
+    layout = Layout(free=dict(frozen[0]), guests=dict(frozen[1]), homeless=frozen[2])
     settled = layout.settled()
     if settled is None:
         return False
@@ -258,8 +278,3 @@ def _survives(layout: Layout, failures: int) -> bool:
             if left and not _survives(after, left):
                 return False
     return True
-
-
-def planned_with(layout: Layout, guests: Iterable[Guest]) -> Layout:
-    """Give the layout with some more VMs that must run."""
-    return replace(layout, homeless=(*layout.homeless, *guests))

@@ -20,6 +20,7 @@ from pool_master.core import events as ev
 from pool_master.core.allowed import operation_error
 from pool_master.core.context import Context
 from pool_master.core.draft import Draft
+from pool_master.core.ha_guard import planned
 from pool_master.core.ha_plan import (
     ALIVE,
     BEST_EFFORT,
@@ -28,7 +29,7 @@ from pool_master.core.ha_plan import (
     is_protected,
     layout_of,
     memory_at_most,
-    place_most,
+    place_all_or_most,
 )
 from pool_master.core.placement import choose_host, possible_hosts
 from pool_master.core.pool import Pool
@@ -39,7 +40,7 @@ from pool_master.core.vm_recovery import reset
 from shared.codec import moment_to_us
 from shared.enums import PowerState, VmOperation
 from shared.errors import HostIsLive
-from shared.refs import NULL_HOST, HostRef
+from shared.refs import NULL_HOST, HostRef, VmRef
 
 # A VM that stops so soon after its boot, or has failed on every host, is tried again after this (XenAPI reference 6.4).
 RETRY_S: Final = 120.0
@@ -69,12 +70,14 @@ def decide_ha(pool: Pool, context: Context) -> list[ev.Event]:
     _end_settled(draft)
     if context.now >= pool.record.ha_restarts_held_until:
         _begin_starts(draft)
+    draft.add(*planned(draft.pool))
     return draft.events
 
 
 def _reset_lost(draft: Draft) -> None:
     """What resides on hosts that were declared lost is Halted, on that proof; and owed a start if anybody wants it."""
-    for host in [host.ref for host in draft.pool.hosts.values()]:
+    due: dict[VmRef, HostRef] = {}
+    for host in draft.pool.hosts:
         if draft.pool.is_live(host):
             continue
         for ref in draft.pool.residents_of(host):
@@ -86,16 +89,21 @@ def _reset_lost(draft: Draft) -> None:
             except HostIsLive:
                 continue  # It is on its way to a host that lives, which will say whether it has arrived.
             draft.add(*proven)
-            is_best_effort = vm.config.ha_restart_priority == BEST_EFFORT
-            if is_protected(vm) or (is_best_effort and not vm.config.is_a_template):
-                draft.add(ev.VmRestartDue(vm=ref, reason=f"host {host} was lost"))
+            if is_protected(vm) or vm.config.ha_restart_priority == BEST_EFFORT:
+                due[ref] = host
+    vms = [draft.pool.vms[ref] for ref in due]
+    guests = [guest_of(draft.pool, vm) for vm in vms if is_protected(vm)]
+    # All of them beforehand: small ones that go first must leave the big ones their room.
+    places = place_all_or_most(guests, layout_of(draft.pool).free) if guests else {}
+    for ref, host in due.items():
+        reason, place = f"host {host} was lost", places.get(ref, NULL_HOST)
+        draft.add(ev.VmRestartDue(vm=ref, reason=reason, host=place))
 
 
 def _find_halted(draft: Draft) -> None:
     """A protected VM that is Halted was not stopped by its user: its wish to run would have gone with it."""
     for vm in list(draft.pool.vms.values()):
-        is_down = vm.power_state is PowerState.HALTED and not vm.current_operations
-        if is_down and is_protected(vm) and vm.ref not in draft.pool.restarts:
+        if _is_down(vm) and is_protected(vm) and vm.ref not in draft.pool.restarts:
             not_before = vm.booted_at + timedelta(seconds=RETRY_S)
             is_crash_loop = not_before > draft.context.now
             draft.add(
@@ -105,6 +113,10 @@ def _find_halted(draft: Draft) -> None:
                     not_before_us=moment_to_us(not_before) if is_crash_loop else 0,
                 )
             )
+
+
+def _is_down(vm: Vm) -> bool:
+    return vm.power_state is PowerState.HALTED and not vm.current_operations
 
 
 def _end_settled(draft: Draft) -> None:
@@ -171,15 +183,19 @@ class _Starts:
         self.is_short_of_room = False
 
     def plan(self, owed: list[Restart]) -> None:
-        """Put all of them into place beforehand: small ones that go first must leave the big ones their room."""
-        pool = self._draft.pool
-        waiting = [
-            guest_of(pool, vm)
-            for vm in (pool.vms[restart.vm] for restart in owed)
-            if vm.power_state is PowerState.HALTED and not vm.current_operations
-        ]
-        waiting.sort(key=lambda guest: guest.need, reverse=True)
-        self._planned = dict(place_most(waiting, layout_of(pool).free)[0]) if waiting else {}
+        """Give all that wait a place beforehand: the one they were promised where it still has room, or another."""
+        pool, homeless = self._draft.pool, []
+        waiting = [x for x in owed if _is_down(pool.vms[x.vm])]
+        free = layout_of(pool).free if waiting else {}
+        for restart in waiting:
+            guest = guest_of(pool, pool.vms[restart.vm])
+            is_good = restart.host in guest.may_boot_on and restart.host not in restart.tried
+            if is_good and free[restart.host] >= guest.need:
+                self._planned[guest.vm] = restart.host
+                free[restart.host] -= guest.need
+            else:
+                homeless.append(guest)
+        self._planned |= place_all_or_most(homeless, free)
 
     def begin(self, group: list[Restart]) -> bool:
         """Begin what can be begun; give whether those that come later must wait."""
@@ -199,7 +215,7 @@ class _Starts:
     def _turn(self, owed: Restart) -> tuple[Turn, HostRef]:
         pool, now = self._draft.pool, self._draft.context.now
         vm = pool.vms[owed.vm]
-        if vm.power_state is not PowerState.HALTED or vm.current_operations:
+        if not _is_down(vm):
             return Turn.BUSY, NULL_HOST
         if now < owed.not_before or operation_error(vm, VmOperation.START) is not None:
             return Turn.LATER, NULL_HOST
@@ -213,8 +229,7 @@ class _Starts:
 
     def _is_exhausted(self, owed: Restart) -> bool:
         vm = self._draft.pool.vms[owed.vm]
-        is_down = vm.power_state is PowerState.HALTED and not vm.current_operations
-        return is_down and owed.tries >= _tries_max(vm)
+        return _is_down(vm) and owed.tries >= _tries_max(vm)
 
     def _choose(self, vm: Vm, hosts: list[HostRef]) -> HostRef:
         planned = self._planned.get(vm.ref, NULL_HOST)

@@ -6,6 +6,7 @@ from typing import Final
 from pool_master.core import events as ev
 from pool_master.core.context import Context
 from pool_master.core.datamodel import INT, Message, command, query, ref_to
+from pool_master.core.ha_guard import preserving_plan
 from pool_master.core.lookup import host_of
 from pool_master.core.placement import memory_available
 from pool_master.core.pool import Pool
@@ -93,10 +94,12 @@ class HostDisable:
     host: HostRef
 
 
-def decide_host_disable(pool: Pool, request: HostDisable, _context: Context) -> list[ev.Event]:
+def decide_host_disable(pool: Pool, request: HostDisable, context: Context) -> list[ev.Event]:
     """XenAPI reference 5."""
     host = host_of(pool, request.host)
-    return [ev.HostDisabled(host=host.ref)] if host.enabled else []
+    if not host.enabled:
+        return []
+    return preserving_plan(pool, [ev.HostDisabled(host=host.ref)], context)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +133,12 @@ MESSAGES: Final[tuple[Message, ...]] = (
         errors=("HOST_IS_LIVE", "HA_IS_ENABLED", "HOST_HAS_RESIDENT_VMS"),
     ),
     command(HostEnable, decide_host_enable, name="enable", role=Role.POOL_OPERATOR),
-    command(HostDisable, decide_host_disable, name="disable", role=Role.POOL_OPERATOR),
+    command(
+        HostDisable,
+        decide_host_disable,
+        name="disable",
+        role=Role.POOL_OPERATOR,
+        errors=("HA_OPERATION_WOULD_BREAK_FAILOVER_PLAN",),
+    ),
     query(ComputeFreeMemory, answer_compute_free_memory, name="compute_free_memory", returns=INT),
 )

@@ -10,6 +10,7 @@ from pool_master.core import events as ev
 from pool_master.core.allowed import operation_error
 from pool_master.core.context import Context
 from pool_master.core.datamodel import Message, operation
+from pool_master.core.ha_guard import preserving_plan
 from pool_master.core.ha_wish import wished_by
 from pool_master.core.lookup import host_of, vm_of
 from pool_master.core.placement import boot_error, choose_host
@@ -78,7 +79,7 @@ def decide_start(pool: Pool, request: Start, context: Context) -> list[ev.Event]
         raise error
     host = choose_host(pool, vm, context.chance)
     accepted = _start(vm, VmOperation.START, context, host=host, is_paused=request.start_paused)
-    return [accepted, *wished_by(vm, VmOperation.START)]
+    return preserving_plan(pool, [accepted, *wished_by(vm, VmOperation.START)], context)
 
 
 def decide_start_on(pool: Pool, request: StartOn, context: Context) -> list[ev.Event]:
@@ -92,7 +93,7 @@ def decide_start_on(pool: Pool, request: StartOn, context: Context) -> list[ev.E
     accepted = _start(
         vm, VmOperation.START_ON, context, host=host.ref, is_paused=request.start_paused
     )
-    return [accepted, *wished_by(vm, VmOperation.START_ON)]
+    return preserving_plan(pool, [accepted, *wished_by(vm, VmOperation.START_ON)], context)
 
 
 def _start(
@@ -265,6 +266,7 @@ _START_ERRORS: Final = (
     "BOOTLOADER_FAILED",
     "DOMAIN_BUILDER_ERROR",
     "FAILED_TO_START_EMULATOR",
+    "HA_OPERATION_WOULD_BREAK_FAILOVER_PLAN",
 )
 
 MESSAGES: Final[tuple[Message, ...]] = (

@@ -8,6 +8,7 @@ from pool_master.core.allowed import operation_error
 from pool_master.core.changed import changed
 from pool_master.core.context import Context
 from pool_master.core.datamodel import Message, operation
+from pool_master.core.ha_guard import preserving_plan
 from pool_master.core.lookup import host_of, vm_of
 from pool_master.core.placement import boot_error
 from pool_master.core.pool import Pool
@@ -52,6 +53,8 @@ def decide_pool_migrate(pool: Pool, request: PoolMigrate, context: Context) -> l
     source = pool.hosts[vm.resident_on]
     if not is_forced and source.cpu_info.get("vendor") != destination.cpu_info.get("vendor"):
         raise VmIncompatibleWithThisHost(vm.ref, destination.ref, "CPUs of different vendors")
+    # As it will be in the end: for a while it counts on both hosts, which the plan need not bear.
+    preserving_plan(pool, [ev.VmMigrated(vm=vm.ref, host=destination.ref, domid=0)], context)
     accepted = accept(
         vm, VmOperation.POOL_MIGRATE, context, host=source.ref, incarnation=vm.incarnation
     )
@@ -78,6 +81,7 @@ MESSAGES: Final[tuple[Message, ...]] = (
             "HOST_OFFLINE",
             "VM_INCOMPATIBLE_WITH_THIS_HOST",
             "VM_MIGRATE_FAILED",
+            "HA_OPERATION_WOULD_BREAK_FAILOVER_PLAN",
         ),
     ),
 )

@@ -53,7 +53,7 @@ def memory(gib: int) -> dict[str, Any]:
 
 
 def look(scenario: Scenario) -> list[ev.Event]:
-    """The leader looks once, and what it decides becomes true."""
+    """The leader looks once, and what it decides becomes true; the planner's word is left out."""
     context = Context(
         command_id=f"ha/{scenario.pool.sequence}",
         now=moment_from_us(scenario.now_us),
@@ -62,7 +62,7 @@ def look(scenario: Scenario) -> list[ev.Event]:
     )
     events = decide_ha(scenario.pool, context)
     scenario.record(events, MASTER)
-    return events
+    return [event for event in events if not isinstance(event, ev.FailoverPlanned)]
 
 
 def begun(events: list[ev.Event]) -> dict[VmRef, HostRef]:
