@@ -29,7 +29,9 @@ def answers_before_it_appends(patch: Patch) -> None:
     commit = Writer._commit
 
     async def eager(self: Writer, batch: list[Any]) -> None:
-        decided, _ = self._decide(list(batch))
+        # A reign begins with its election in the log, or nobody could call.
+        is_begun = self.pool.term == self.term
+        decided = self._decide(list(batch))[0] if is_begun else []
         for wish, own in decided:
             if not wish.done.done():
                 wish.done.set_result(own)
@@ -113,16 +115,16 @@ class Bug:
 
 
 BUGS = (
-    Bug(put_in=answers_before_it_appends, seen_by="2 ", first=2, within=5),
+    Bug(put_in=answers_before_it_appends, seen_by="2 ", first=2, within=25),
     Bug(put_in=appends_whatever_came_before, seen_by="3 ", within=20),
-    Bug(put_in=fences_too_late, seen_by="1 ", first=10, within=10),
-    Bug(put_in=declares_hosts_lost_too_early, seen_by="1 ", within=10),
-    Bug(put_in=runs_commands_of_a_former_life, seen_by="1 ", first=35, within=10),
-    Bug(put_in=forgets_what_it_has_done, seen_by="6 ", within=10),
-    Bug(put_in=leaks_reservations, seen_by="8 ", within=5),
+    Bug(put_in=fences_too_late, seen_by="1 ", first=10, within=25),
+    Bug(put_in=declares_hosts_lost_too_early, seen_by="1 ", within=25),
+    Bug(put_in=runs_commands_of_a_former_life, seen_by="1 ", first=35, within=25),
+    Bug(put_in=forgets_what_it_has_done, seen_by="6 ", within=25),
+    Bug(put_in=leaks_reservations, seen_by="8 ", within=25),
     Bug(put_in=accepts_the_word_of_a_former_domain, seen_by="1 ", within=20),
-    Bug(put_in=tells_of_no_deletion, seen_by="10 ", within=5),
-    Bug(put_in=takes_snapshots_that_lack_something, seen_by="4 ", first=22, within=10),
+    Bug(put_in=tells_of_no_deletion, seen_by="10 ", within=25),
+    Bug(put_in=takes_snapshots_that_lack_something, seen_by="4 ", first=22, within=25),
 )
 
 
