@@ -17,7 +17,12 @@ from shared.enums import VmOperation
 from shared.protocol import DomainChange, DomainChanged
 
 STARTING: Final = (VmOperation.START, VmOperation.START_ON)
-STOPPING: Final = (VmOperation.CLEAN_SHUTDOWN, VmOperation.HARD_SHUTDOWN)
+STOPPING: Final = (
+    VmOperation.CLEAN_SHUTDOWN,
+    VmOperation.HARD_SHUTDOWN,
+    VmOperation.SHUTDOWN,
+    VmOperation.SUSPEND,
+)
 
 
 def wished(vm: Vm, *, is_to_run: bool) -> list[ev.Event]:

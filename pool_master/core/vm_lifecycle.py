@@ -193,7 +193,8 @@ def decide_shutdown(pool: Pool, request: Shutdown, context: Context) -> list[ev.
     host = on_its_host(pool, vm, VmOperation.SHUTDOWN)
     asks = str(vm.power_state is PowerState.RUNNING).lower()
     kind = VmOperation.SHUTDOWN
-    return [accept(vm, kind, context, host=host, incarnation=vm.incarnation, asks=asks)]
+    accepted = accept(vm, kind, context, host=host, incarnation=vm.incarnation, asks=asks)
+    return [accepted, *wished_by(vm, kind)]
 
 
 def _on_running_domain(

@@ -88,12 +88,15 @@ def _embedded() -> Hypervisor:
         pytest.skip("an embedded QEMU driver needs root")
     if shutil.which("qemu-system-x86_64") is None:
         pytest.skip("there is no qemu-system-x86_64")
-    # One folder for the whole run: libvirt looks at every emulator it finds when it meets a new one.
+    uri = f"qemu:///embed?root={embedded_root_folder()}"
+    return LibvirtHypervisor(LibvirtSettings(uri=uri, accelerator="tcg", has_vnc=False))
+
+
+def embedded_root_folder() -> Path:
+    """One folder for the whole run: libvirt looks at every emulator it finds when it meets a new one."""
     root = Path(tempfile.gettempdir()) / f"vmpool-embedded-{os.getpid()}"
     atexit.register(shutil.rmtree, root, ignore_errors=True)
-    return LibvirtHypervisor(
-        LibvirtSettings(uri=f"qemu:///embed?root={root}", accelerator="tcg", has_vnc=False)
-    )
+    return root
 
 
 @dataclass(frozen=True)

@@ -359,6 +359,12 @@ def test_shutdown_of_a_paused_guest_does_not_ask() -> None:
     assert told(scenario) == DestroyDomain()
 
 
+def test_a_shutdown_ends_the_wish_that_high_availability_fulfils() -> None:
+    scenario = a_guest(ha_restart_priority="restart", ha_always_run=True)
+    scenario.when_called("VM.shutdown", VM).then_so()
+    assert not scenario.vm().config.ha_always_run
+
+
 def test_a_cancelled_shutdown_ends_there() -> None:
     scenario = a_guest().when_called("VM.shutdown", VM).then_so()
     scenario.when_failed(1, "TASK_CANCELLED", task(1), observation=seen()).then(
