@@ -12,8 +12,8 @@ import pytest
 from shared.bus import Bus, BusUnavailable, Delivery, KeyValue, WrongLastSequence
 from shared.nats_bus import NatsBus, NatsKeyValue, connect
 from shared.subjects import Subjects
-from tests.sim.memory_broker import MemoryBroker
-from tests.sim.memory_bus import MemoryBus, MemoryKeyValue
+from simulator.memory_broker import MemoryBroker
+from simulator.memory_bus import MemoryBus, MemoryKeyValue
 from tests.support.nats import running_nats
 
 SUBJECTS = Subjects("contract")

@@ -12,11 +12,11 @@ import pytest
 
 from pool_master.shell.event_log import EventLog, JetStreamLog, LogConflict, LogUnavailable
 from shared.subjects import Subjects
-from tests.sim.memory_broker import LinkFaults, MemoryBroker
-from tests.sim.memory_bus import MemoryBus
-from tests.sim.memory_log import Fate, Fault, MemoryLog, MemoryRecords
+from simulator.memory_broker import LinkFaults, MemoryBroker
+from simulator.memory_bus import MemoryBus
+from simulator.memory_log import Fate, Fault, MemoryLog, MemoryRecords
+from simulator.virtual_time import run_virtual
 from tests.support.nats import connected, frozen, running_nats
-from tests.support.virtual_time import run_virtual
 
 SUBJECTS = Subjects("contract")
 WAIT_S = 20.0

@@ -18,7 +18,7 @@ from pool_master.shell.mirror import (
     MirrorRecord,
     Snapshot,
 )
-from tests.sim.memory_mirror import MemoryMirror, MemoryMirrorDisk
+from simulator.memory_mirror import MemoryMirror, MemoryMirrorDisk
 
 EVENTS_EACH = 2
 Opener = Callable[[], AbstractAsyncContextManager[Mirror]]

@@ -21,7 +21,8 @@ from shared.protocol import (
     StartDomain,
     UnpauseDomain,
 )
-from tests.sim.memory_broker import LinkFaults
+from simulator.memory_broker import LinkFaults
+from simulator.virtual_time import virtual
 from tests.support.agents import (
     HOST,
     START,
@@ -35,7 +36,6 @@ from tests.support.agents import (
     one_host,
     stage,
 )
-from tests.support.virtual_time import virtual
 
 
 @virtual

@@ -10,6 +10,7 @@ from shared.protocol import (
     DomainChanged,
     StartDomain,
 )
+from simulator.virtual_time import virtual
 from tests.support.agents import (
     FENCE_S,
     HOST,
@@ -24,7 +25,6 @@ from tests.support.agents import (
     pool_of,
     stage,
 )
-from tests.support.virtual_time import virtual
 
 
 @virtual

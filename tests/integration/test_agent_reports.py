@@ -15,8 +15,9 @@ from shared.protocol import (
     HostInventory,
     StartDomain,
 )
-from tests.sim.memory_broker import LinkFaults
-from tests.sim.memory_journal import MemoryJournalDisk
+from simulator.memory_broker import LinkFaults
+from simulator.memory_journal import MemoryJournalDisk
+from simulator.virtual_time import virtual
 from tests.support.agents import (
     HOST,
     START,
@@ -27,7 +28,6 @@ from tests.support.agents import (
     one_host,
     stage,
 )
-from tests.support.virtual_time import virtual
 
 
 @virtual

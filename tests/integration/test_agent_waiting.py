@@ -15,6 +15,7 @@ from shared.protocol import (
     ShutdownDomain,
     StartDomain,
 )
+from simulator.virtual_time import virtual
 from tests.support.agents import (
     HOST,
     START,
@@ -29,7 +30,6 @@ from tests.support.agents import (
     stage,
     two_hosts,
 )
-from tests.support.virtual_time import virtual
 
 
 @virtual

@@ -14,11 +14,11 @@ from pool_master.core.records import Tail
 from pool_master.shell.announcer import LOOK_PERIOD_S, Announcer
 from pool_master.shell.writer import Wish, Writer
 from shared.subjects import Subjects
-from tests.sim.memory_broker import MemoryBroker
-from tests.sim.memory_bus import MemoryBus
-from tests.sim.memory_log import MemoryLog, MemoryRecords
+from simulator.memory_broker import MemoryBroker
+from simulator.memory_bus import MemoryBus
+from simulator.memory_log import MemoryLog, MemoryRecords
+from simulator.virtual_time import virtual
 from tests.support.facts import MASTER, a_pool, pool_created
-from tests.support.virtual_time import virtual
 
 NOW_US = 1_713_614_400 * 1_000_000
 

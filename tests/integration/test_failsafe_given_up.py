@@ -6,8 +6,8 @@ import anyio
 
 from host_agent.core.lease_guard import LeaseGuard
 from shared.protocol import DomainChange, DomainChanged, LeaseGranted
+from simulator.virtual_time import virtual
 from tests.support.agents import HOST, VM, bodies, pool_of
-from tests.support.virtual_time import virtual
 
 GUARD = LeaseGuard(host="a", lease_s=6.0, fence_s=3.0, kept_until=6.0)
 GRANT = LeaseGranted(term=1, lease_s=6.0, fence_s=3.0, peers={"b": "b"}, host_epoch=1)

@@ -4,8 +4,8 @@ import anyio
 
 from host_agent.core.admit import Knowledge, Run, Stale, admit
 from shared.protocol import StartDomain
+from simulator.virtual_time import virtual
 from tests.support.agents import HOST, command, domain, stage
-from tests.support.virtual_time import virtual
 
 VM = "11111111-1111-1111-1111-111111111111"
 

@@ -29,11 +29,11 @@ from shared.protocol import (
 )
 from shared.refs import HostRef
 from shared.subjects import Subjects
-from tests.sim.memory_broker import MemoryBroker
-from tests.sim.memory_bus import MemoryBus
-from tests.sim.memory_log import MemoryLog, MemoryRecords
+from simulator.memory_broker import MemoryBroker
+from simulator.memory_bus import MemoryBus
+from simulator.memory_log import MemoryLog, MemoryRecords
+from simulator.virtual_time import virtual
 from tests.support.facts import MASTER, VM, a_pool, host_ref, host_uuid, inventory, running
-from tests.support.virtual_time import virtual
 
 TIMES = LeaseTimes()
 NOW_US = 1_713_614_400 * 1_000_000

@@ -20,7 +20,7 @@ from host_agent.core.journal_state import (
 )
 from host_agent.shell.journal import Journal, JournalDamagedError, SqliteJournal, open_journal
 from shared.protocol import CommandProgressed, CommandSucceeded, HostReport
-from tests.sim.memory_journal import MemoryJournal, MemoryJournalDisk, open_memory_journal
+from simulator.memory_journal import MemoryJournal, MemoryJournalDisk, open_memory_journal
 
 Opener = Callable[[], Awaitable[Journal]]
 

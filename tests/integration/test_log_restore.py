@@ -15,8 +15,8 @@ from pool_master.shell.log_verify import repair_copy, verify
 from pool_master.shell.mirror import Mirror
 from shared.nats_bus import NatsBus, NatsKeyValue
 from shared.nats_jetstream import JetStream
+from simulator.memory_log import MemoryLog, MemoryRecords
 from tests.integration.test_log_verify import RECORDS, SUBJECTS, history, index_rows
-from tests.sim.memory_log import MemoryLog, MemoryRecords
 from tests.support.nats import connected, running_nats
 
 

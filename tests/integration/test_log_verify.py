@@ -19,7 +19,7 @@ from pool_master.shell.log_verify import (
 )
 from pool_master.shell.mirror import AuditQuery, IndexRow, Mirror
 from shared.subjects import Subjects
-from tests.sim.memory_log import MemoryLog, MemoryRecords
+from simulator.memory_log import MemoryLog, MemoryRecords
 from tests.support.nats import connected, running_nats
 
 SUBJECTS = Subjects("verify")

@@ -20,7 +20,7 @@ from pool_master.shell import follower
 from pool_master.shell.event_log import JetStreamLog, LogUnavailable
 from pool_master.shell.writer import Writer
 from shared.bus import BusUnavailable
-from tests.sim.simulation import simulate
+from simulator.simulation import simulate
 
 Patch = pytest.MonkeyPatch
 

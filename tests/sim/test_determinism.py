@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from tests.sim.simulation import simulate
+from simulator.simulation import simulate
 
 SEED = 7
-SHOW = "from tests.sim.simulation import simulate; o = simulate({seed}); print(o.digest, o.events)"
+SHOW = "from simulator.simulation import simulate; o = simulate({seed}); print(o.digest, o.events)"
 
 
 def in_a_process_of_its_own(seed: int, hash_seed: str) -> str:

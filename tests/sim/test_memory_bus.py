@@ -10,9 +10,9 @@ import pytest
 
 from shared.bus import BusUnavailable
 from shared.subjects import Subjects
-from tests.sim.memory_broker import LinkFaults, MemoryBroker, matches
-from tests.sim.memory_bus import MemoryBus, MemoryKeyValue
-from tests.support.virtual_time import run_virtual
+from simulator.memory_broker import LinkFaults, MemoryBroker, matches
+from simulator.memory_bus import MemoryBus, MemoryKeyValue
+from simulator.virtual_time import run_virtual
 
 SUBJECTS = Subjects("sim")
 HOST = "11111111-0000-0000-0000-000000000000"

@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from tests.sim.simulation import Outcome, simulate
+from simulator.simulation import Outcome, simulate
 
 SEEDS: Final = int(os.environ.get("VMPOOL_SIM_SEEDS", "200"))
 FIRST: Final = int(os.environ.get("VMPOOL_SIM_FIRST", "1"))

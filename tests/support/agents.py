@@ -43,11 +43,11 @@ from shared.protocol import (
     StartDomain,
 )
 from shared.subjects import Subjects
-from tests.sim.memory_broker import LinkFaults, MemoryBroker
-from tests.sim.memory_bus import MemoryBus
-from tests.sim.memory_journal import MemoryJournalDisk, open_memory_journal
-from tests.sim.memory_peers import MemoryPeers, PeerNetwork
-from tests.sim.memory_watchdog import MemoryWatchdog
+from simulator.memory_broker import LinkFaults, MemoryBroker
+from simulator.memory_bus import MemoryBus
+from simulator.memory_journal import MemoryJournalDisk, open_memory_journal
+from simulator.memory_peers import MemoryPeers, PeerNetwork
+from simulator.memory_watchdog import MemoryWatchdog
 
 POOL = "lab"
 VM = "11111111-1111-1111-1111-111111111111"

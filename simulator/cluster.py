@@ -3,7 +3,7 @@
 One job: build it, and offer what a schedule of faults and a checker need: kill, stop, cut, restart, look.
 
 Rules: everything above the ports is production code; what happens is decided by the seed alone. A master and an agent
-are processes (`tests.sim.processes`); their disks, the messaging system, the hypervisors and the watchdogs are the world's
+are processes (`simulator.processes`); their disks, the messaging system, the hypervisors and the watchdogs are the world's
 and survive them.
 """
 
@@ -46,13 +46,13 @@ from pool_master.shell.sources import Sources
 from shared.errors import VmMigrateFailed, XenApiError
 from shared.refs import derive
 from shared.subjects import Subjects
-from tests.sim.memory_broker import Client, LinkFaults, MemoryBroker
-from tests.sim.memory_bus import MemoryBus, MemoryKeyValue
-from tests.sim.memory_journal import MemoryJournalDisk, open_memory_journal
-from tests.sim.memory_mirror import MemoryMirror, MemoryMirrorDisk
-from tests.sim.memory_peers import MemoryPeers, PeerNetwork
-from tests.sim.memory_watchdog import MemoryWatchdog
-from tests.sim.processes import Process, SimulationLoop, in_world
+from simulator.memory_broker import Client, LinkFaults, MemoryBroker
+from simulator.memory_bus import MemoryBus, MemoryKeyValue
+from simulator.memory_journal import MemoryJournalDisk, open_memory_journal
+from simulator.memory_mirror import MemoryMirror, MemoryMirrorDisk
+from simulator.memory_peers import MemoryPeers, PeerNetwork
+from simulator.memory_watchdog import MemoryWatchdog
+from simulator.processes import Process, SimulationLoop, in_world
 
 POOL: Final = "simulated"
 MIB: Final = 1 << 20

@@ -27,7 +27,7 @@ from shared.enums import PowerState, VmOperation
 from shared.errors import XenApiError
 from shared.protocol import DomainState
 from shared.refs import NULL_HOST, HostRef, TaskRef, VmRef
-from tests.sim.cluster import Cluster, MasterHost
+from simulator.cluster import Cluster, MasterHost
 
 LAST_EVENTS: Final = 40
 # What may promise memory on a host on which the VM does not reside yet, or no more.

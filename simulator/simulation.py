@@ -16,11 +16,11 @@ from typing import Any, Final
 
 import structlog
 
-from tests.sim.checks import LAST_EVENTS, Checks, Violation
-from tests.sim.clients import Client, Gone, Refused, Watcher
-from tests.sim.cluster import Cluster, ConnectionDropped
-from tests.sim.faults import Fault, carry_out, draw_faults
-from tests.sim.processes import SimulationLoop, run_world
+from simulator.checks import LAST_EVENTS, Checks, Violation
+from simulator.clients import Client, Gone, Refused, Watcher
+from simulator.cluster import Cluster, ConnectionDropped
+from simulator.faults import Fault, carry_out, draw_faults
+from simulator.processes import SimulationLoop, run_world
 
 HOSTS: Final = 3
 SCENARIO_S: Final = 40.0

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from tests.sim.cluster import BadLink, Cluster, Host, MasterHost
-from tests.sim.memory_broker import LinkFaults
+from simulator.cluster import BadLink, Cluster, Host, MasterHost
+from simulator.memory_broker import LinkFaults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from pool_master.shell.calls import Call, Failure
 from shared.refs import NULL
-from tests.sim.checks import Acknowledged, Checks
-from tests.sim.cluster import MIB, Cluster, ConnectionDropped
+from simulator.checks import Acknowledged, Checks
+from simulator.cluster import MIB, Cluster, ConnectionDropped
 
 VMS_MAX: Final = 6
 TRIES_MAX: Final = 300

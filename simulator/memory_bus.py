@@ -12,7 +12,7 @@ from functools import partial
 from typing import TypeVar
 
 from shared.bus import BusUnavailable, Delivery, Handler, StoredMessage, WrongLastSequence
-from tests.sim.memory_broker import MemoryBroker, Reader, Server, Want, matches
+from simulator.memory_broker import MemoryBroker, Reader, Server, Want, matches
 
 T = TypeVar("T")
 

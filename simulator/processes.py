@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from anyio._backends import _asyncio as anyio_backend
 
-from tests.support.virtual_time import VirtualTimeLoop
+from simulator.virtual_time import VirtualTimeLoop
 
 T = TypeVar("T")
 
