@@ -169,6 +169,44 @@ class TristateType(StrEnum):
     UNSPECIFIED = "unspecified"
 
 
+class NetworkOperation(StrEnum):
+    """network_operations."""
+
+    ATTACHING = "attaching"
+
+
+class VifOperation(StrEnum):
+    """vif_operations."""
+
+    ATTACH = "attach"
+    PLUG = "plug"
+    UNPLUG = "unplug"
+
+
+class VifLockingMode(StrEnum):
+    """vif_locking_mode."""
+
+    NETWORK_DEFAULT = "network_default"
+    LOCKED = "locked"
+    UNLOCKED = "unlocked"
+    DISABLED = "disabled"
+
+
+class NetworkDefaultLockingMode(StrEnum):
+    """network_default_locking_mode."""
+
+    UNLOCKED = "unlocked"
+    DISABLED = "disabled"
+
+
+class IpConfigurationMode(StrEnum):
+    """ip_configuration_mode, and those of VIFs, which lack DHCP."""
+
+    NONE = "None"
+    DHCP = "DHCP"
+    STATIC = "Static"
+
+
 class Role(StrEnum):
     """XenAPI's roles, least first; a role may do all that the roles before it may."""
 

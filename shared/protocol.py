@@ -52,12 +52,24 @@ class DiskConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NicConfig:
-    """A network interface of a domain."""
+    """A network interface of a domain: on a libvirt network where `network` names one, else on a bridge."""
 
     device: str
     mac: str
     bridge: str
     mtu: int = 1500
+    network: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostNetwork:
+    """A bridge of a host. `device` is its physical uplink; `libvirt_network` names the network that it belongs to."""
+
+    bridge: str
+    device: str = ""
+    mac: str = ""
+    mtu: int = 1500
+    libvirt_network: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,7 +249,10 @@ class HostCommand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainObservation:
-    """What the hypervisor says of one domain now; `domid` is -1 where the domain does not run."""
+    """What the hypervisor says of one domain now; `domid` is -1 where the domain does not run.
+
+    `nics` are the MACs of its network interfaces, in lower case.
+    """
 
     vm_uuid: str
     incarnation: int
@@ -248,6 +263,7 @@ class DomainObservation:
     console_rfb: str = ""
     console_vt100: str = ""
     cpu_flags: dict[str, str] = field(default_factory=dict)
+    nics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,6 +334,7 @@ class HostInventory:
     unknown_domains: tuple[str, ...] = ()
     peer_address: str = ""
     is_first: bool = False
+    networks: tuple[HostNetwork, ...] = ()
 
 
 ReportBody = CommandSucceeded | CommandFailed | CommandProgressed | DomainChanged | HostInventory

@@ -152,6 +152,13 @@ def read_consoles(xml: str) -> DomainConsoles:
     return DomainConsoles(rfb=rfb, vt100=vt100)
 
 
+def read_nics(xml: str) -> tuple[str, ...]:
+    """Give the MACs of a domain's network interfaces, in lower case and in the domain's order."""
+    domain = defusedxml.ElementTree.fromstring(xml)
+    found = (mac.get("address", "") for mac in domain.iterfind("devices/interface/mac"))
+    return tuple(mac.lower() for mac in found)
+
+
 def has_only_shared_disks(metadata: DomainMetadata | None) -> bool:
     """Say whether another host sees all that the guest writes to; not so where it has no disk at all."""
     disks = metadata.config.disks if metadata else ()
@@ -249,10 +256,11 @@ def _disk(devices: Element, disk: DiskConfig, target: str, emulation: DomainEmul
 
 
 def _nic(devices: Element, nic: NicConfig) -> None:
-    element = SubElement(devices, "interface", type="bridge" if nic.bridge else "ethernet")
+    kind = "network" if nic.network else "bridge" if nic.bridge else "ethernet"
+    element = SubElement(devices, "interface", type=kind)
     SubElement(element, "mac", address=nic.mac)
-    if nic.bridge:
-        SubElement(element, "source", bridge=nic.bridge)
+    if source := nic.network or nic.bridge:
+        SubElement(element, "source", {kind: source})
     SubElement(element, "model", type="virtio")
     SubElement(element, "mtu", size=str(nic.mtu))
 

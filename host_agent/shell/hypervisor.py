@@ -16,6 +16,7 @@ from shared.protocol import (
     DomainObservation,
     DomainSignal,
     DomainTuning,
+    HostNetwork,
     MigrateDomain,
 )
 
@@ -51,6 +52,7 @@ class HostDescription:
     cpu_info: dict[str, str] = field(default_factory=dict)
     software_version: dict[str, str] = field(default_factory=dict)
     capabilities: tuple[str, ...] = ()
+    networks: tuple[HostNetwork, ...] = ()
 
 
 class Hypervisor(Protocol):

@@ -74,6 +74,7 @@ async def take_inventory(
         unknown_domains=unknown,
         peer_address=peer_address,
         is_first=is_first,
+        networks=described.networks,
     )
 
 

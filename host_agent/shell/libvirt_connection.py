@@ -14,7 +14,12 @@ from typing import Any, Final
 import libvirt
 
 from host_agent.core.domain_state import DomainSight, assert_running, change_hint, state_of
-from host_agent.core.domain_xml import has_only_shared_disks, read_consoles, read_metadata
+from host_agent.core.domain_xml import (
+    has_only_shared_disks,
+    read_consoles,
+    read_metadata,
+    read_nics,
+)
 from host_agent.core.host_capabilities import cpu_flags, read_host_cpu
 from host_agent.core.libvirt_errors import NO_DOMAIN, Doing, error_of
 from host_agent.shell.hypervisor import HypervisorUnavailable, MigrationStatus
@@ -25,7 +30,7 @@ from host_agent.shell.libvirt_settings import (
     version_text,
 )
 from shared.errors import DomainExists
-from shared.protocol import DomainChange, DomainObservation, DomainState
+from shared.protocol import DomainChange, DomainObservation, DomainState, HostNetwork
 
 Hear = Callable[[str, DomainChange | None], None]
 
@@ -117,6 +122,18 @@ class LibvirtConnection:
                 libvirt_version=version_text(self._connection.getLibVersion()),
                 hypervisor_version=version_text(self._connection.getVersion()),
             )
+
+    def networks(self) -> list[HostNetwork]:
+        """Give the bridges of libvirt's own networks that are up; none where the driver has no networks."""
+        found = []
+        with self._translated("", Doing.CHANGE), _ignoring(libvirt.VIR_ERR_NO_SUPPORT):
+            up = libvirt.VIR_CONNECT_LIST_NETWORKS_ACTIVE
+            for network in self._connection.listAllNetworks(up):
+                # Not every network has a bridge, and it may end while we look.
+                with contextlib.suppress(libvirt.libvirtError):
+                    bridge = network.bridgeName()
+                    found.append(HostNetwork(bridge=bridge, libvirt_network=network.name()))
+        return found
 
     def _memory_free(self) -> int:
         """What guests could have: the page cache gives way to them."""
@@ -319,6 +336,7 @@ class LibvirtConnection:
             console_rfb=consoles.rfb if is_active else "",
             console_vt100=consoles.vt100 if is_active else "",
             cpu_flags=cpu_flags(self._cpu) if is_active else {},
+            nics=read_nics(xml) if is_active else (),
         )
         sight = DomainSight(
             observation=observation, state=state, reason=reason, is_leaving=is_leaving

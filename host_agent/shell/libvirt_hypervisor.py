@@ -17,6 +17,7 @@ from host_agent.core.domain_state import DomainSight
 from host_agent.core.domain_xml import DomainEmulation, domain_xml
 from host_agent.shell.accelerator import probe_accelerator
 from host_agent.shell.domain_news import DomainNews
+from host_agent.shell.host_bridges import host_bridges, joined
 from host_agent.shell.hypervisor import (
     HostDescription,
     HypervisorUnavailable,
@@ -96,7 +97,10 @@ class LibvirtHypervisor:
     async def describe(self) -> HostDescription:
         """Say what the host is."""
         facts = await self._call(LibvirtConnection.facts)
+        networks = await self._call(LibvirtConnection.networks)
         emulation = self._emulation
+        # libvirt's test driver runs nothing on this machine.
+        bridges = await asyncio.to_thread(host_bridges) if emulation.driver != "test" else ()
         is_remote = emulation.driver == "qemu" and not embedded_root(self._settings.uri)
         migrate_uri = self._settings.migrate_uri or f"qemu+tls://{facts.hostname}/system"
         can_crash = emulation.driver == "qemu"
@@ -118,6 +122,7 @@ class LibvirtHypervisor:
                 *(("live-migration",) if is_remote else ()),
                 *(("crash-detection",) if can_crash else ()),
             ),
+            networks=joined(bridges, networks),
         )
 
     async def inventory(self) -> tuple[DomainObservation, ...]:

@@ -36,6 +36,7 @@ from shared.protocol import (
     DomainSignal,
     DomainState,
     DomainTuning,
+    HostNetwork,
     MigrateDomain,
 )
 
@@ -64,6 +65,7 @@ class SimulatedMachine:
     cpu_count: int = 16
     vendor: str = "GenuineSimulation"
     features: str = "00000000-00000000-00000000-00000000"
+    bridges: tuple[str, ...] = ("xenbr0",)
 
 
 def no_faults(_: str) -> Exception | None:
@@ -128,6 +130,7 @@ class SimulatedHypervisor:
             },
             software_version={"hypervisor": "simulated"},
             capabilities=("pause", "live-migration", "crash-detection"),
+            networks=tuple(HostNetwork(bridge=bridge) for bridge in machine.bridges),
         )
 
     async def inventory(self) -> tuple[DomainObservation, ...]:
@@ -392,6 +395,7 @@ class SimulatedHypervisor:
             memory_actual=config.memory_target if is_active else 0,
             vcpus=config.vcpus_at_startup if is_active else 0,
             cpu_flags={"vendor": machine.vendor, "features": machine.features} if is_active else {},
+            nics=tuple(nic.mac for nic in config.nics) if is_active else (),
         )
 
 

@@ -74,6 +74,12 @@ _SENTENCES: Final[dict[str, str]] = {
     "CancelRequested": "{task} is asked to stop",
     "TaskSucceeded": "{task} is done",
     "TaskFailed": "{task} failed: {error_info}",
+    "NetworkCreated": "the network {network} is made",
+    "NetworkDestroyed": "the network {network} is gone",
+    "PifIntroduced": "{host} has the network {network}, by {device}",
+    "PifUnplugged": "the bridge of the PIF {pif} is gone",
+    "VifCreated": "the network interface {vif} is made",
+    "VifDestroyed": "the network interface {vif} is gone",
 }
 # The log leaves out what is a field's default.
 _DEFAULTS: Final[dict[str, dict[str, str]]] = {

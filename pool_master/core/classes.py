@@ -5,6 +5,7 @@ declared here that another file could declare beside its code.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -12,7 +13,9 @@ from pool_master.core import (
     ha_messages,
     ha_queries,
     host_messages,
+    network_messages,
     task_messages,
+    vif_messages,
     vm_config,
     vm_lifecycle,
     vm_live,
@@ -27,6 +30,16 @@ from pool_master.core.datamodel import inert as inert_field
 from pool_master.core.host import INERT_HOST_FIELDS, Host, HostMetrics
 from pool_master.core.implied import implied_messages
 from pool_master.core.marshal import RecordBuilder, record_builder
+from pool_master.core.network import (
+    INERT_NETWORK_FIELDS,
+    INERT_PIF_FIELDS,
+    INERT_VIF_FIELDS,
+    Network,
+    NetworkConfig,
+    Pif,
+    Vif,
+    VifConfig,
+)
 from pool_master.core.placement import memory_overhead
 from pool_master.core.pool import Pool
 from pool_master.core.pool_record import INERT_POOL_FIELDS, PoolRecord
@@ -34,9 +47,14 @@ from pool_master.core.session_model import EVENT_MODEL, SESSION_MODEL
 from pool_master.core.task import INERT_TASK_FIELDS, Task
 from pool_master.core.vm import INERT_VM_FIELDS, Console, Vm, VmConfig, VmGuestMetrics, VmMetrics
 from shared.enums import HostOperation, TaskOperation, TaskStatus, VmOperation
-from shared.refs import TaskRef, VmRef
+from shared.refs import PifRef, TaskRef, VifRef, VmRef
 
 StringMap = dict[str, str]
+
+
+def linked(kind: str) -> Callable[[Pool, Any], tuple[str, ...]]:
+    """Give the function that derives a back-reference: what names this record, by Pool.links."""
+    return lambda pool, record: pool.linked(kind, record.ref)
 
 
 def _resident_vms(pool: Pool, host: Host) -> tuple[VmRef, ...]:
@@ -103,6 +121,7 @@ VM_FIELDS: Final[tuple[Field, ...]] = (
         "virtualization memory overhead (bytes)",
         lambda _pool, vm: memory_overhead(vm),
     ),
+    derived("VIFs", tuple[VifRef, ...], "virtual network interfaces", linked("VM.VIFs")),
     *INERT_VM_FIELDS,
 )
 
@@ -120,7 +139,22 @@ HOST_FIELDS: Final[tuple[Field, ...]] = (
         "running tasks that use this object",
         _host_current,
     ),
+    derived("PIFs", tuple[PifRef, ...], "physical network interfaces", linked("host.PIFs")),
     *INERT_HOST_FIELDS,
+)
+
+NETWORK_FIELDS: Final[tuple[Field, ...]] = (
+    *fields_of(Network),
+    *fields_of(NetworkConfig, under="config"),
+    derived("VIFs", tuple[VifRef, ...], "list of connected vifs", linked("network.VIFs")),
+    derived("PIFs", tuple[PifRef, ...], "list of connected pifs", linked("network.PIFs")),
+    *INERT_NETWORK_FIELDS,
+)
+
+VIF_FIELDS: Final[tuple[Field, ...]] = (
+    *fields_of(Vif),
+    *fields_of(VifConfig, under="config"),
+    *INERT_VIF_FIELDS,
 )
 
 TASK_FIELDS: Final[tuple[Field, ...]] = (
@@ -171,6 +205,7 @@ VM_MESSAGES: Final = (
     *vm_recovery.MESSAGES,
     *vm_queries.MESSAGES,
     *ha_messages.VM_MESSAGES,
+    *vif_messages.VM_MESSAGES,
 )
 
 CLASSES: Final[tuple[ClassModel, ...]] = (
@@ -192,6 +227,22 @@ CLASSES: Final[tuple[ClassModel, ...]] = (
         "What the guest says of itself",
         "vm_guest_metrics",
         _guest_metrics_fields(),
+    ),
+    _model(
+        "network",
+        "A virtual network",
+        "networks",
+        NETWORK_FIELDS,
+        messages=network_messages.MESSAGES,
+    ),
+    _model(
+        "VIF", "A virtual network interface", "vifs", VIF_FIELDS, messages=vif_messages.MESSAGES
+    ),
+    _model(
+        "PIF",
+        "A physical network interface",
+        "pifs",
+        (*fields_of(Pif), *INERT_PIF_FIELDS),
     ),
     _model("console", "A console", "consoles", fields_of(Console)),
     _model(

@@ -140,6 +140,11 @@ ENUM_NAMES: Final[Mapping[str, str]] = {
     "EventOperation": "event_operation",
     "ConsoleProtocol": "console_protocol",
     "TristateType": "tristate_type",
+    "NetworkOperation": "network_operations",
+    "NetworkDefaultLockingMode": "network_default_locking_mode",
+    "VifOperation": "vif_operations",
+    "VifLockingMode": "vif_locking_mode",
+    "IpConfigurationMode": "ip_configuration_mode",
 }
 
 _SCALARS: Final[Mapping[object, WireType]] = {

@@ -17,6 +17,7 @@ from pool_master.core.events_ha import VmRestartDue as VmRestartDue
 from pool_master.core.events_ha import VmRestartEnded as VmRestartEnded
 from pool_master.core.events_ha import VmRestartGivenUp as VmRestartGivenUp
 from pool_master.core.events_ha import VmRestartTried as VmRestartTried
+from pool_master.core.network_events import NetworkEvent
 from pool_master.core.vm import VmConfig
 from shared.enums import PowerState, VmOperation
 from shared.refs import NULL_HOST, HostRef, PoolRef, TaskRef, VmRef
@@ -182,7 +183,7 @@ class VmDestroyed(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
 
 
 class VmStarted(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """A host has shown the domain of this incarnation: residency is known, not hoped."""
+    """A host has shown the domain of this incarnation: residency is known, not hoped. `nics` are its MACs."""
 
     vm: VmRef
     host: HostRef
@@ -194,6 +195,7 @@ class VmStarted(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False)
     vcpus: int = 0
     console_rfb: str = ""
     console_vt100: str = ""
+    nics: tuple[str, ...] = ()
 
 
 class VmHalted(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -415,6 +417,7 @@ Event = (
     | CancelRequested
     | TaskSucceeded
     | TaskFailed
+    | NetworkEvent
 )
 
 EVENT_TYPES: Final[dict[str, type]] = {event.__name__: event for event in get_args(Event)}

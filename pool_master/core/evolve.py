@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, assert_never
 
 from pool_master.core import events as ev
+from pool_master.core import network_events as nev
 from pool_master.core.evolve_ha import evolve_ha, evolve_restart
 from pool_master.core.evolve_host import (
     evolve_field,
@@ -18,6 +19,7 @@ from pool_master.core.evolve_host import (
     evolve_stale,
     set_live,
 )
+from pool_master.core.evolve_network import evolve_network, evolve_pif, evolve_vif
 from pool_master.core.evolve_task import evolve_end, evolve_operation, evolve_task
 from pool_master.core.evolve_vm import (
     Touched,
@@ -92,4 +94,10 @@ def _arm_of(event: ev.Event) -> Arm:  # noqa: C901, PLR0911, PLR0912 - one arm p
             return evolve_task
         case ev.PoolCreated() | ev.MasterElected():
             return evolve_pool
+        case nev.NetworkCreated() | nev.NetworkDestroyed():
+            return evolve_network
+        case nev.PifIntroduced() | nev.PifUnplugged():
+            return evolve_pif
+        case nev.VifCreated() | nev.VifDestroyed():
+            return evolve_vif
     assert_never(event)

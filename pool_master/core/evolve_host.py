@@ -5,9 +5,11 @@ from typing import Any, assert_never
 from pool_master.core import events as ev
 from pool_master.core.changed import changed
 from pool_master.core.datamodel import EMPTY_MAP
+from pool_master.core.evolve_network import drop_pifs_of
 from pool_master.core.evolve_vm import Touched
 from pool_master.core.fields import stored_value
 from pool_master.core.host import Host, HostMetrics
+from pool_master.core.network import Network, Vif
 from pool_master.core.pool import TABLE_OF_CLASS, Pool, StaleDomain
 from pool_master.core.pool_record import PoolRecord
 from pool_master.core.table import Table
@@ -59,7 +61,9 @@ def evolve_membership(
             for stale in list(pool.stale_domains.values()):
                 if stale.host == event.host:
                     del pool.stale_domains[stale.key]
-            return [("host", event.host), ("host_metrics", old.ref), *_elect_if_none(pool)]
+            gone_with_it = drop_pifs_of(pool, event.host)
+            lost = [("host", event.host), ("host_metrics", old.ref), *gone_with_it]
+            return [*lost, *_elect_if_none(pool)]
         case ev.HostEnabled() | ev.HostDisabled():
             host = pool.hosts.get(event.host)
             if host is None:
@@ -185,8 +189,10 @@ def evolve_field(
         return []
     holder: Any = record
     value: Any
-    is_config = isinstance(record, Vm) and event.field in record.config.__struct_fields__
-    if isinstance(record, Vm) and is_config:
+    is_config = (
+        isinstance(record, Vm | Network | Vif) and event.field in record.config.__struct_fields__
+    )
+    if is_config:
         holder = record.config
     match event:
         case ev.FieldSet():

@@ -6,6 +6,7 @@ from typing import assert_never
 
 from pool_master.core import events as ev
 from pool_master.core.changed import changed
+from pool_master.core.evolve_network import drop_vifs_of, show_nics
 from pool_master.core.placement import boot_memory
 from pool_master.core.pool import Pool
 from pool_master.core.vm import Console, Vm, VmMetrics
@@ -72,6 +73,8 @@ def put_vm(pool: Pool, vm: Vm) -> Touched:
     old = pool.vms.get(vm.ref)
     pool.vms[vm.ref] = vm
     touched: Touched = [("VM", vm.ref)]
+    # What may be done to its VIFs depends on the VM.
+    touched += [("VIF", vif) for vif in pool.linked("VM.VIFs", vm.ref)]
     resident_on, scheduled = vm.resident_on, vm.scheduled_to_be_resident_on
     if old is None:
         before: tuple[HostRef, ...] = ()
@@ -111,7 +114,7 @@ def evolve_existence(
             gone = pool.vms.get(event.vm)
             if gone is None:
                 return []
-            touched = halt(pool, event.vm)
+            touched = halt(pool, event.vm) + drop_vifs_of(pool, event.vm)
             del pool.vms[gone.ref], pool.uuids["VM", gone.uuid]
             old_metrics = pool.vm_metrics.pop(gone.metrics, None)
             if old_metrics is not None:
@@ -150,7 +153,7 @@ def evolve_residence(
             booted_config=vm.config,
             memory_target=boot_memory(vm, vm.config.memory_dynamic_max),
         )
-        touched += _start_metrics(pool, vm, event, now)
+        touched += _start_metrics(pool, vm, event, now) + show_nics(pool, vm.ref, event.nics)
     return touched + put_vm(pool, vm)
 
 
@@ -205,7 +208,7 @@ def halt(pool: Pool, ref: VmRef) -> Touched:
     vm = pool.vms.get(ref)
     if vm is None:
         return []
-    touched = _drop_consoles(pool, vm)
+    touched = _drop_consoles(pool, vm) + show_nics(pool, vm.ref, ())
     halted = changed(
         vm,
         power_state=PowerState.HALTED,

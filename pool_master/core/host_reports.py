@@ -255,6 +255,7 @@ def started(vm: Vm, host: HostRef, observation: DomainObservation) -> ev.VmStart
         vcpus=observation.vcpus,
         console_rfb=observation.console_rfb,
         console_vt100=observation.console_vt100,
+        nics=observation.nics,
     )
 
 

@@ -33,7 +33,7 @@ from pool_master.core.table import Table
 from shared.enums import Role
 from shared.errors import HandleInvalid, MapDuplicateKey, UuidInvalid
 
-WRITE_ROLE: Final = {"VM": Role.VM_ADMIN, "task": Role.READ_ONLY}
+WRITE_ROLE: Final = {"VM": Role.VM_ADMIN, "VIF": Role.VM_ADMIN, "task": Role.READ_ONLY}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import functools
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, get_type_hints
 
 from pool_master.core.datamodel import MANDATORY, ClassModel, Field, Kind, WireType
 from shared.errors import FieldTypeError, InvalidValue
@@ -193,6 +193,21 @@ def _map(value: Any, wire_type: WireType, name: str) -> Any:
         return members
     key, item = _of(wire_type.key), _of(wire_type.item)
     return {from_wire(k, key, name): from_wire(v, item, f"{name}:{k}") for k, v in members.items()}
+
+
+@functools.cache
+def constructor_type(request: type, parameter: str) -> Any:
+    """Give the type of what a request's record parameter is made into."""
+    return get_type_hints(request)[parameter]
+
+
+def constructor_value(model: ClassModel, record_type: Any, members: Any) -> Any:
+    """Give a record that a client sent as what it makes.
+
+    Raises:
+        InvalidValue: a mandatory member is missing.
+    """
+    return record_type(**constructor_values(model, record_type.__struct_fields__, members))
 
 
 def constructor_values(model: ClassModel, names: tuple[str, ...], members: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ host on which it resides or holds a reservation, so a migrating VM counts twice 
 from typing import Final
 
 from pool_master.core.pool import Pool
+from pool_master.core.vifs import network_error
 from pool_master.core.vm import Vm
 from shared.enums import OnCrashBehaviour
 from shared.errors import (
@@ -71,6 +72,7 @@ def boot_error(
     return (
         config_error(vm)
         or _host_error(pool, vm, host)
+        or network_error(pool, vm, host)
         or (memory_error(pool, vm, host) if is_memory_counted else None)
         or _pcpu_error(pool, vm, host)
     )

@@ -12,6 +12,7 @@ from pool_master.core.live_changes import live_action
 from pool_master.core.placement import boot_memory
 from pool_master.core.pool import Pool, StaleDomain
 from pool_master.core.task import Operation
+from pool_master.core.vifs import nics_on
 from pool_master.core.vm import BOOT_ORDER_DEFAULT, Vm
 from pool_master.core.vm_migration import STEP_MOVE
 from pool_master.core.waiting import is_waiting
@@ -86,7 +87,7 @@ def _action(pool: Pool, operation: Operation, vm: Vm) -> HostAction:  # noqa: PL
     match operation.kind:
         case VmOperation.START | VmOperation.START_ON:
             is_paused = operation.arguments.get("start_paused") == "true"
-            return StartDomain(config=domain_config(vm, operation), start_paused=is_paused)
+            return StartDomain(config=domain_config(pool, vm, operation), start_paused=is_paused)
         case VmOperation.PAUSE:
             return PauseDomain()
         case VmOperation.UNPAUSE:
@@ -97,7 +98,7 @@ def _action(pool: Pool, operation: Operation, vm: Vm) -> HostAction:  # noqa: PL
             return DestroyDomain()
         case VmOperation.CLEAN_REBOOT | VmOperation.HARD_REBOOT:
             return RestartDomain(
-                config=domain_config(vm, operation),
+                config=domain_config(pool, vm, operation),
                 clean=operation.kind is VmOperation.CLEAN_REBOOT,
                 timeout_s=SHUTDOWN_TIMEOUT_S,
             )
@@ -146,7 +147,7 @@ def _forget(pool: Pool, stale: StaleDomain) -> HostCommand:
     )
 
 
-def domain_config(vm: Vm, operation: Operation) -> DomainConfig:
+def domain_config(pool: Pool, vm: Vm, operation: Operation) -> DomainConfig:
     """Give all that a host needs to build the VM's domain; dynamic memory clamped as start does."""
     config = vm.config
     return DomainConfig(
@@ -166,4 +167,5 @@ def domain_config(vm: Vm, operation: Operation) -> DomainConfig:
         actions_after_reboot=config.actions_after_reboot,
         actions_after_crash=config.actions_after_crash,
         platform=config.platform,
+        nics=nics_on(pool, vm, operation.host),
     )

@@ -14,6 +14,7 @@ from typing import Final
 from msgspec import Struct
 
 from pool_master.core.host import Host, HostMetrics
+from pool_master.core.network import Network, Pif, Vif
 from pool_master.core.pool_record import PoolRecord
 from pool_master.core.restart import Restart
 from pool_master.core.table import Records, Table
@@ -24,8 +25,11 @@ from shared.refs import (
     ConsoleRef,
     HostMetricsRef,
     HostRef,
+    NetworkRef,
+    PifRef,
     PoolRef,
     TaskRef,
+    VifRef,
     VmGuestMetricsRef,
     VmMetricsRef,
     VmRef,
@@ -91,6 +95,10 @@ class Pool:
     vm_guest_metrics: Records[VmGuestMetricsRef, VmGuestMetrics] = attribute(default_factory=Table)
     consoles: Records[ConsoleRef, Console] = attribute(default_factory=Table)
     tasks: Records[TaskRef, Task] = attribute(default_factory=Table)
+    networks: Records[NetworkRef, Network] = attribute(default_factory=Table)
+    vifs: Records[VifRef, Vif] = attribute(default_factory=Table)
+    pifs: Records[PifRef, Pif] = attribute(default_factory=Table)
+    links: Records[str, tuple[str, ...]] = attribute(default_factory=Table)
     operations: Records[TaskRef, Operation] = attribute(default_factory=Table)
     stale_domains: Records[str, StaleDomain] = attribute(default_factory=Table)
     restarts: Records[VmRef, Restart] = attribute(default_factory=Table)
@@ -140,6 +148,22 @@ class Pool:
         """Give the VMs that reside on a host or hold a reservation there, in the order in which they came."""
         return self.residents.get(host, ())
 
+    def linked(self, kind: str, holder: str) -> tuple[str, ...]:
+        """Give the other direction of a reference: `kind` names it as the API does ("VM.VBDs"), oldest first."""
+        return self.links.get(f"{kind}/{holder}", ())
+
+    def link(self, kind: str, holder: str, ref: str) -> None:
+        """Note that `ref` names `holder`."""
+        self.links[f"{kind}/{holder}"] = (*self.linked(kind, holder), ref)
+
+    def unlink(self, kind: str, holder: str, ref: str) -> None:
+        """Note that it does no more."""
+        left = tuple(other for other in self.linked(kind, holder) if other != ref)
+        if left:
+            self.links[f"{kind}/{holder}"] = left
+        else:
+            self.links.pop(f"{kind}/{holder}", None)
+
     def is_live(self, host: HostRef) -> bool:
         """Whether the log says that the host lives."""
         record = self.hosts.get(host)
@@ -181,11 +205,15 @@ TABLE_OF_CLASS: Final[dict[str, str]] = {
     "VM_guest_metrics": "vm_guest_metrics",
     "console": "consoles",
     "task": "tasks",
+    "network": "networks",
+    "VIF": "vifs",
+    "PIF": "pifs",
 }
 
 TABLES: Final = (
     *TABLE_OF_CLASS.values(),
     "operations",
+    "links",
     "stale_domains",
     "restarts",
     "residents",

@@ -9,6 +9,7 @@ from typing import Final
 
 from pool_master.core import events as ev
 from pool_master.core.context import Context
+from pool_master.core.network_messages import decide_bridges
 from pool_master.core.pool import Pool, stale_key
 from pool_master.core.task import Operation
 from pool_master.core.vm import Vm
@@ -126,6 +127,7 @@ def reconcile_inventory(
 ) -> list[ev.Event]:
     """Give the events that a full inventory makes: who the host is, what runs, what does not."""
     events = _describe(pool, host, inventory)
+    events += decide_bridges(pool, host, inventory.networks, context)
     by_uuid = {seen.vm_uuid: seen for seen in inventory.domains}
     for ref in pool.residents_of(host):
         vm = pool.vms[ref]

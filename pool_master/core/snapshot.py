@@ -7,6 +7,7 @@ instead; replay(log) = replay(snapshot, rest of the log), at every position (inv
 from typing import Any, Final
 
 from pool_master.core.host import Host, HostMetrics
+from pool_master.core.network import Network, Pif, Vif
 from pool_master.core.pool import Pool, StaleDomain, Stamp, Tombstone
 from pool_master.core.pool_record import PoolRecord
 from pool_master.core.restart import Restart
@@ -30,6 +31,9 @@ RECORD_TYPES: Final[dict[str, type]] = {
     "tasks": Task,
     "operations": Operation,
     "stale_domains": StaleDomain,
+    "networks": Network,
+    "vifs": Vif,
+    "pifs": Pif,
     "restarts": Restart,
 }
 SCALARS: Final = ("sequence", "time_us", "term", "master", "master_address")
@@ -42,6 +46,7 @@ def encode_pool(pool: Pool) -> bytes:
         table: Table[str, Any] = getattr(pool, name)
         plain[name] = [[key, to_plain(record, record_type)] for key, record in table.items()]
     plain["residents"] = [[host, list(guests)] for host, guests in pool.residents.items()]
+    plain["links"] = [[key, list(refs)] for key, refs in pool.links.items()]
     plain["uuids"] = [[*key, ref] for key, ref in pool.uuids.items()]
     plain["stamps"] = [
         [ref, s.object_class, s.created, s.changed] for ref, s in pool.stamps.items()
@@ -66,6 +71,8 @@ def decode_pool(data: bytes) -> Pool:
             table[key] = from_plain(record, record_type)
     for host, guests in plain["residents"]:
         pool.residents[HostRef(host)] = tuple(VmRef(guest) for guest in guests)
+    for key, refs in plain.get("links", ()):
+        pool.links[key] = tuple(refs)
     for object_class, uuid, ref in plain["uuids"]:
         pool.uuids[object_class, uuid] = ref
     for ref, object_class, created, changed in plain["stamps"]:

@@ -13,7 +13,7 @@ from shared.errors import (
     OperationNotAllowed,
     VmBadPowerState,
 )
-from shared.protocol import DomainChange, DomainState, MigrateDomain
+from shared.protocol import DomainChange, DomainState, MigrateDomain, NicConfig
 from tests.contract.hypervisors import (
     ALL,
     EMBEDDED,
@@ -231,6 +231,19 @@ async def test_a_domain_that_does_not_move_is_said_to_be_here_or_not(kind: str) 
         assert await hypervisor.migration_status(guest.vm_uuid, 1) == "not_here"
         assert await hypervisor.migration_status(config().vm_uuid, 1) == "not_here"
         await hypervisor.cancel_migration(guest.vm_uuid)
+
+
+@on_every_hypervisor
+async def test_a_domain_has_the_network_interfaces_of_its_config(kind: str) -> None:
+    async with running_hypervisor(kind) as hypervisor:
+        macs = ("02:00:00:00:00:0a", "02:00:00:00:00:0b")
+        nics = tuple(
+            NicConfig(device=str(number), mac=mac, bridge="") for number, mac in enumerate(macs)
+        )
+
+        started = await hypervisor.start(config(nics=nics), paused=False)
+
+        assert started.nics == macs
 
 
 @on_every_hypervisor

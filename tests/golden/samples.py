@@ -3,6 +3,8 @@
 from typing import Final
 
 from pool_master.core import events as ev
+from pool_master.core import network_events as nev
+from pool_master.core.network import NetworkConfig, VifConfig
 from shared.enums import (
     DomainType,
     OnCrashBehaviour,
@@ -11,7 +13,7 @@ from shared.enums import (
     PowerState,
     VmOperation,
 )
-from shared.refs import VmRef
+from shared.refs import NetworkRef, PifRef, VifRef, VmRef
 from tests.support.facts import (
     HOST,
     HOST_2,
@@ -26,6 +28,10 @@ from tests.support.facts import (
     task_uuid,
     vm_created,
 )
+
+NETWORK: Final = NetworkRef("OpaqueRef:network-1")
+PIF: Final = PifRef("OpaqueRef:PIF-1")
+VIF: Final = VifRef("OpaqueRef:VIF-1")
 
 TIME_US: Final = 1_713_614_400_123_456
 
@@ -100,6 +106,7 @@ _EVENTS: Final[tuple[ev.Event, ...]] = (
         vcpus=2,
         console_rfb="192.0.2.11:5900",
         console_vt100="192.0.2.11:7000",
+        nics=("02:00:00:00:00:01",),
     ),
     ev.VmHalted(vm=VM, reason="the guest powered itself off"),
     ev.VmPaused(vm=VM),
@@ -148,6 +155,48 @@ _EVENTS: Final[tuple[ev.Event, ...]] = (
     ev.CancelRequested(task=task(1)),
     ev.TaskSucceeded(task=task(1), result="<value>x</value>"),
     ev.TaskFailed(task=task(1), error_info=("HOST_OFFLINE", HOST)),
+    nev.NetworkCreated(
+        network=NETWORK,
+        uuid="n1",
+        config=NetworkConfig(
+            name_label="lan",
+            name_description="d",
+            MTU=9000,
+            other_config={"k": "v"},
+            bridge="xenbr0",
+            managed=False,
+            tags=("a",),
+        ),
+    ),
+    nev.NetworkDestroyed(network=NETWORK),
+    nev.PifIntroduced(
+        pif=PIF,
+        uuid="p1",
+        host=HOST,
+        network=NETWORK,
+        device="eth0",
+        MAC="02:00:00:00:00:09",
+        MTU=9000,
+        physical=True,
+        libvirt_network="default",
+    ),
+    nev.PifUnplugged(pif=PIF),
+    nev.VifCreated(
+        vif=VIF,
+        uuid="v1",
+        config=VifConfig(
+            device="0",
+            network=NETWORK,
+            VM=VM,
+            MAC="02:00:00:00:00:01",
+            MTU=9000,
+            other_config={"k": "v"},
+            qos_algorithm_type="ratelimit",
+            qos_algorithm_params={"kbps": "100"},
+        ),
+        is_mac_generated=True,
+    ),
+    nev.VifDestroyed(vif=VIF),
 )
 
 

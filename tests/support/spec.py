@@ -22,12 +22,11 @@ from pool_master.core.event_codec import event_from_plain, event_to_plain
 from pool_master.core.host import Host
 from pool_master.core.host_reports import command_id_of, decide_report
 from pool_master.core.implied import Implied
-from pool_master.core.marshal import constructor_values, from_wire
+from pool_master.core.marshal import constructor_type, constructor_value, from_wire
 from pool_master.core.pool import Pool
 from pool_master.core.reconcile import decide_host_lost
 from pool_master.core.task import Operation
-from pool_master.core.vm import Vm, VmConfig
-from pool_master.core.vm_config import CONSTRUCTOR_MEMBERS
+from pool_master.core.vm import Vm
 from shared import protocol as says
 from shared.codec import moment_from_us, pack, unpack
 from shared.enums import PowerState
@@ -62,7 +61,8 @@ def bind(method: str, *arguments: Any) -> tuple[Message, Any]:
     for parameter, argument in zip(message.parameters, arguments, strict=True):
         value = from_wire(argument, parameter.type, parameter.name)
         if parameter.type.kind is Kind.RECORD:
-            value = VmConfig(**constructor_values(model, CONSTRUCTOR_MEMBERS, value))
+            record_type = constructor_type(message.request, parameter.name)
+            value = constructor_value(model, record_type, value)
         values[parameter.name] = value
     return message, message.request(**values)
 

@@ -48,7 +48,7 @@ VM_TABLE: Final[tuple[tuple[str, str, Qualifier, object], ...]] = (
     ("actions_after_reboot", "enum on_normal_exit", RW, REQUIRED),
     ("actions_after_crash", "enum on_crash_behaviour", CONSTRUCTOR, REQUIRED),
     ("consoles", "console ref set", RUNTIME, ()),
-    ("VIFs", " ref set", RUNTIME, ()),
+    ("VIFs", "VIF ref set", RUNTIME, REQUIRED),
     ("VBDs", " ref set", RUNTIME, ()),
     ("crash_dumps", " ref set", RUNTIME, ()),
     ("VTPMs", " ref set", RUNTIME, ()),

@@ -15,6 +15,7 @@ from host_agent.core.domain_xml import (
     has_only_shared_disks,
     read_consoles,
     read_metadata,
+    read_nics,
 )
 from shared.enums import OnCrashBehaviour, OnNormalExit
 from shared.errors import InvalidValue
@@ -322,6 +323,17 @@ def test_a_nic_is_on_its_bridge_or_on_none() -> None:
         "9000",
     )
     assert (second.get("type"), second.find("source")) == ("ethernet", None)
+
+
+def test_a_nic_on_a_libvirt_network_names_it_and_is_read_back() -> None:
+    nic = NicConfig(device="0", mac="52:54:00:00:00:AB", bridge="virbr0", network="default")
+    xml = domain_xml(config(nics=(nic,)), TCG)
+
+    interface = tree(config(nics=(nic,))).find("devices/interface")
+    assert interface is not None
+    assert interface.get("type") == "network"
+    assert attributes(interface, "source") == {"network": "default"}
+    assert read_nics(xml) == ("52:54:00:00:00:ab",)
 
 
 SHARED = DiskConfig(device="0", source="/sr/a", is_shared=True)

@@ -160,6 +160,9 @@ def test_clients_can_see_what_they_missed_by_counts() -> None:
         "vm_guest_metrics": 0,
         "console": 0,
         "task": 0,
+        "network": 0,
+        "vif": 0,
+        "pif": 0,
     }
 
 

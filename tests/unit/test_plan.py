@@ -150,7 +150,7 @@ def test_the_domain_is_as_the_vm_is_configured() -> None:
         ),
         accepted(VmOperation.START),
     )
-    config = domain_config(scenario.vm(), scenario.operation())
+    config = domain_config(scenario.pool, scenario.vm(), scenario.operation())
     assert (config.name_label, config.kernel, config.ramdisk) == ("web", "/k", "/r")
     assert (config.memory_static_max, config.memory_target) == (256 * MIB, 256 * MIB)
     assert (config.vcpus_max, config.vcpus_at_startup) == (4, 2)
@@ -164,7 +164,7 @@ def test_the_domain_is_as_the_vm_is_configured() -> None:
 
 def test_a_vm_without_a_boot_order_boots_from_disk_then_cd() -> None:
     scenario = given(*a_pool(1), vm_created(), accepted(VmOperation.START))
-    assert domain_config(scenario.vm(), scenario.operation()).boot_order == "cd"
+    assert domain_config(scenario.pool, scenario.vm(), scenario.operation()).boot_order == "cd"
 
 
 def test_a_cancel_names_the_command_that_it_cancels() -> None:

@@ -5,10 +5,13 @@ from typing import Any
 import pytest
 
 from pool_master.core import events as ev
+from pool_master.core import network_events as nev
+from pool_master.core.network import NetworkConfig, VifConfig
 from pool_master.core.pool import TABLES, Pool
 from pool_master.core.snapshot import RECORD_TYPES, decode_pool, encode_pool
 from shared.codec import DecodeError, pack, unpack
 from shared.enums import VmOperation
+from shared.refs import NetworkRef, PifRef, VifRef
 from tests.support.facts import (
     HOST,
     HOST_2,
@@ -38,6 +41,9 @@ def picture(pool: Pool) -> dict[str, Any]:
     }
 
 
+NETWORK, PIF, VIF = NetworkRef("OpaqueRef:n"), PifRef("OpaqueRef:p"), VifRef("OpaqueRef:v")
+
+
 def full() -> Scenario:
     return given(
         *a_pool(2),
@@ -55,6 +61,9 @@ def full() -> Scenario:
             parameters=(VM, False, {"a": [1]}),
         ),
         ev.VmDestroyed(vm=OTHER_VM),
+        nev.NetworkCreated(network=NETWORK, uuid="n", config=NetworkConfig(bridge="br0")),
+        nev.PifIntroduced(pif=PIF, uuid="p", host=HOST, network=NETWORK, device="eth0"),
+        nev.VifCreated(vif=VIF, uuid="v", config=VifConfig(device="0", network=NETWORK, VM=VM)),
         ev.HostReportsSeen(host=HOST, journal="j", sequence=9),
         ev.HostAgentStarted(host=HOST, journal="k", epoch=2),
     )
@@ -71,7 +80,7 @@ def test_the_same_pool_is_always_the_same_bytes() -> None:
 
 
 def test_every_table_is_in_a_snapshot() -> None:
-    assert sorted([*RECORD_TYPES, "residents", "uuids"]) == sorted(TABLES)
+    assert sorted([*RECORD_TYPES, "residents", "links", "uuids"]) == sorted(TABLES)
 
 
 def test_what_follows_a_snapshot_comes_out_as_in_a_replay() -> None:
