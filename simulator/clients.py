@@ -157,6 +157,7 @@ class Client:
         self.name = name
         self.refusals: list[str] = []
         self.is_done = False
+        self.priority = ""  # ha_restart_priority of the VMs that it makes
         self._cluster = cluster
         self._checks = checks
         self._chance = random.Random(f"{name}/{cluster.random.random()}")
@@ -230,6 +231,8 @@ class Client:
     async def create(self, **changes: Any) -> str:
         """Make a VM."""
         record = {**NEW_VM, "name_label": f"vm of {self.name}", **changes}
+        if self.priority:
+            record["ha_restart_priority"] = self.priority
         record["actions_after_crash"] = self._chance.choice(("restart", "destroy", "preserve"))
         record["actions_after_shutdown"] = self._chance.choice(("destroy", "destroy", "restart"))
         since = len(self._checks.recorded)

@@ -16,11 +16,13 @@ from typing import Any, Final
 
 import structlog
 
+from pool_master.core.ha_plan import RESTART
 from simulator.checks import LAST_EVENTS, Checks, Violation
 from simulator.clients import Client, Gone, Refused, Watcher
 from simulator.cluster import Cluster, ConnectionDropped
 from simulator.faults import Fault, carry_out, draw_faults
 from simulator.processes import SimulationLoop, run_world
+from simulator.protection import unprotected
 
 HOSTS: Final = 3
 SCENARIO_S: Final = 40.0
@@ -57,16 +59,34 @@ class Outcome:
         return f"seed {self.seed} violates\n{wrong}\nafter\n{faults}\nlast events\n{story}"
 
 
-def simulate(seed: int, *, masters: int | None = None, scenario_s: float = SCENARIO_S) -> Outcome:
-    """Run a seed."""
+def simulate(
+    seed: int,
+    *,
+    masters: int | None = None,
+    scenario_s: float = SCENARIO_S,
+    is_protected: bool = False,
+) -> Outcome:
+    """Run a seed; where it `is_protected`, with high availability on, and every VM to be restarted."""
     count = masters or (1 if seed % 4 == 0 else 2)
     began = time.perf_counter()
     with _quiet():
-        return run_world(lambda loop: _Scenario(loop, seed, count, scenario_s).run(began))
+        return run_world(
+            lambda loop: _Scenario(
+                loop, seed, count, scenario_s=scenario_s, is_protected=is_protected
+            ).run(began)
+        )
 
 
 class _Scenario:
-    def __init__(self, loop: SimulationLoop, seed: int, masters: int, scenario_s: float) -> None:
+    def __init__(
+        self,
+        loop: SimulationLoop,
+        seed: int,
+        masters: int,
+        *,
+        scenario_s: float,
+        is_protected: bool,
+    ) -> None:
         self.loop = loop
         self.seed = seed
         self.began_at = loop.time()
@@ -75,6 +95,10 @@ class _Scenario:
         self.cluster = Cluster(loop, seed, hosts=HOSTS, masters=masters)
         self.checks = Checks(self.cluster)
         self.clients = [Client(self.cluster, self.checks, f"client{n}") for n in range(CLIENTS)]
+        self.is_protected = is_protected
+        if is_protected:
+            for client in self.clients:
+                client.priority = RESTART
         self.watcher = Watcher(self.cluster, self.checks)
         self.settled_s = 0.0
 
@@ -100,6 +124,8 @@ class _Scenario:
         for host in self.cluster.hosts:
             await session.call("host.create", host.uuid, host.name)
         await asyncio.sleep(READY_S)
+        if self.is_protected:
+            await session.call("pool.enable_ha", [], {})
         if not all(self.checks.pool.is_live(ref) for ref in self.checks.pool.hosts):
             self.checks.fail(
                 "liveness", f"a host does not live after {READY_S:.0f} s without faults"
@@ -160,7 +186,7 @@ class _Scenario:
         deadline = self.loop.time() + SETTLE_S_MAX
         well_since = None
         while True:
-            wrong = self.checks.unsettled()
+            wrong = self.checks.unsettled() + unprotected(self.checks.pool)
             wrong += [f"{x.name} is not done" for x in self.clients if not x.is_done]
             now = self.loop.time()
             if wrong:

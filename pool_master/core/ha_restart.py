@@ -31,8 +31,10 @@ from pool_master.core.ha_plan import (
     memory_at_most,
     place_all_or_most,
 )
+from pool_master.core.ha_wish import wished
 from pool_master.core.placement import choose_host, possible_hosts
 from pool_master.core.pool import Pool
+from pool_master.core.reconcile import CRASH_LOOP_S
 from pool_master.core.restart import Restart
 from pool_master.core.vm import Vm
 from pool_master.core.vm_lifecycle import start_again
@@ -40,9 +42,10 @@ from pool_master.core.vm_recovery import reset
 from shared.codec import moment_to_us
 from shared.enums import PowerState, VmOperation
 from shared.errors import HostIsLive
+from shared.protocol import DomainChange, DomainChanged
 from shared.refs import NULL_HOST, HostRef, VmRef
 
-# A VM that stops so soon after its boot, or has failed on every host, is tried again after this (XenAPI reference 6.4).
+# A VM whose start has failed on every host is tried again after this (XenAPI reference 6.4).
 RETRY_S: Final = 120.0
 TRIES_MAX: Final = 10
 BEST_EFFORT_TRIES_MAX: Final = 2
@@ -104,15 +107,25 @@ def _find_halted(draft: Draft) -> None:
     """A protected VM that is Halted was not stopped by its user: its wish to run would have gone with it."""
     for vm in list(draft.pool.vms.values()):
         if _is_down(vm) and is_protected(vm) and vm.ref not in draft.pool.restarts:
-            not_before = vm.booted_at + timedelta(seconds=RETRY_S)
-            is_crash_loop = not_before > draft.context.now
-            draft.add(
-                ev.VmRestartDue(
-                    vm=vm.ref,
-                    reason="it stopped, and nobody had asked for that",
-                    not_before_us=moment_to_us(not_before) if is_crash_loop else 0,
-                )
-            )
+            reason = "it stopped, and nobody had asked for that"
+            draft.add(ev.VmRestartDue(vm=vm.ref, reason=reason))
+
+
+def after_change(pool: Pool, said: DomainChanged, events: list[ev.Event]) -> list[ev.Event]:
+    """A guest that powered itself off wants no restart; one that crashed gets it, but not in a tight loop.
+
+    `events` are what its change came to.
+    """
+    vm = pool.vm_of_uuid(said.observation.vm_uuid)
+    is_down = [type(event) for event in events] == [ev.VmHalted]
+    if vm is None or not is_down:
+        return []
+    if said.change is DomainChange.POWERED_OFF:
+        return wished(vm, is_to_run=False)
+    if said.change is DomainChange.CRASHED and pool.record.ha_enabled and is_protected(vm):
+        again_us = moment_to_us(vm.booted_at + timedelta(seconds=CRASH_LOOP_S))
+        return [ev.VmRestartDue(vm=vm.ref, reason="it crashed", not_before_us=again_us)]
+    return []
 
 
 def _is_down(vm: Vm) -> bool:

@@ -14,7 +14,6 @@ from pool_master.core.pool import Pool
 from pool_master.core.task import Operation
 from pool_master.core.vm import Vm
 from shared.enums import VmOperation
-from shared.protocol import DomainChange, DomainChanged
 
 STARTING: Final = (VmOperation.START, VmOperation.START_ON)
 STOPPING: Final = (
@@ -44,12 +43,3 @@ def wished_after_failure(pool: Pool, failed: Operation, vm: Vm, *, is_gone: bool
     is_over = failed.kind in STOPPING and not any(x.kind in STOPPING for x in others)
     runs_on = vm.power_state in ALIVE and not is_gone
     return wished(vm, is_to_run=True) if is_over and runs_on else []
-
-
-def wished_by_guest(pool: Pool, said: DomainChanged, events: list[ev.Event]) -> list[ev.Event]:
-    """A guest that powered itself off wants no restart; `events` are what that came to."""
-    vm = pool.vm_of_uuid(said.observation.vm_uuid)
-    is_off = [type(event) for event in events] == [ev.VmHalted]
-    if vm is None or said.change is not DomainChange.POWERED_OFF or not is_off:
-        return []
-    return wished(vm, is_to_run=False)

@@ -9,7 +9,8 @@ from typing import Final, assert_never
 
 from pool_master.core import events as ev
 from pool_master.core.context import Context
-from pool_master.core.ha_wish import wished_after_failure, wished_by_guest
+from pool_master.core.ha_restart import after_change
+from pool_master.core.ha_wish import wished_after_failure
 from pool_master.core.live_changes import LIVE_CHANGES, live_effect
 from pool_master.core.pool import Pool, StaleDomain, stale_key
 from pool_master.core.reconcile import ALIVE, reconcile_change, reconcile_inventory
@@ -70,7 +71,7 @@ def _decide_body(
             return _decide_progress(pool, host, body)
         case says.DomainChanged():
             changed = reconcile_change(pool, host, body, context)
-            return [*changed, *wished_by_guest(pool, body, changed)]
+            return [*changed, *after_change(pool, body, changed)]
         case says.HostInventory():
             return reconcile_inventory(pool, host, body, context)
     assert_never(body)

@@ -211,8 +211,8 @@ def _describe(pool: Pool, ref: HostRef, inventory: HostInventory) -> list[ev.Eve
 def decide_host_lost(pool: Pool, host: HostRef, evidence: str) -> list[ev.Event]:
     """Give the events of a host whose guests are surely dead: what it was to do has failed, or moves on.
 
-    A migration away from it goes on: its destination says whether the guest arrived. VMs that resided there stay as
-    they are until somebody, or high availability, resets them: the log does not guess.
+    A migration away from it goes on: its destination says whether the guest arrived; one towards it is cancelled. VMs
+    that resided there stay as they are until somebody, or high availability, resets them: the log does not guess.
     """
     if not pool.is_live(host):
         return []
@@ -220,7 +220,15 @@ def decide_host_lost(pool: Pool, host: HostRef, evidence: str) -> list[ev.Event]
     for operation in list(pool.operations.values()):
         if operation.host == host:
             events += _abandoned(pool, operation, host)
+        elif _is_bound_for(operation, host):
+            # Its guests count as dead from now on: nobody may arrive there any more.
+            events.append(ev.CancelRequested(task=operation.task))
     return events
+
+
+def _is_bound_for(operation: Operation, host: HostRef) -> bool:
+    is_moving = operation.destination == host and operation.step == STEP_MOVE
+    return is_moving and not operation.is_cancelling
 
 
 def _abandoned(pool: Pool, operation: Operation, host: HostRef) -> list[ev.Event]:

@@ -156,7 +156,13 @@ def test_a_guest_of_a_lost_source_that_did_not_arrive_is_not_guessed_about() -> 
 
 def test_a_migration_to_a_destination_that_is_lost_meanwhile_ends() -> None:
     scenario = (
-        migrating().when_lost(HOST_2).then(ev.HostLost(host=HOST_2, evidence="lease expired"))
+        migrating()
+        .when_lost(HOST_2)
+        .then(
+            ev.HostLost(host=HOST_2, evidence="lease expired"),
+            # Its guests count as dead from now on: nobody may arrive there any more.
+            ev.CancelRequested(task=task(1)),
+        )
     )
     scenario.when_done(1).then(
         ev.VmHalted(vm=VM, reason="lost in migration"),
