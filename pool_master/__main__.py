@@ -17,6 +17,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from pool_master.config import MasterConfig, load_config
+from pool_master.core.records import LOG_FORMAT
 from pool_master.shell.api import Api
 from pool_master.shell.api_sessions import SessionApi
 from pool_master.shell.audit import Audit
@@ -29,6 +30,7 @@ from pool_master.shell.leadership import LeaderKey, Leadership, own_process
 from pool_master.shell.master import Master, MasterParts
 from pool_master.shell.mirror import Mirror, MirrorDamaged
 from pool_master.shell.nats_server import NatsServer, NatsServerError, NatsServerOptions
+from pool_master.shell.roster import MasterLine, Roster
 from pool_master.shell.sessions import Sessions, User, read_users
 from pool_master.shell.tls import CertificateFiles, kept_or_self_signed, server_context
 from shared import event_loop
@@ -116,11 +118,16 @@ async def _serve(config: MasterConfig, bus: NatsBus) -> int:
         async with running_http(app, _listeners(config), limits) as http:
             url, address = _addresses(config, http.port)
             me = LeaderKey(master=config.name, address=address, process=own_process())
+            roster = Roster(
+                NatsKeyValue(bus, subjects.leader_bucket, "masters"),
+                MasterLine(name=config.name, address=address, reads=LOG_FORMAT),
+            )
             leadership = Leadership(
                 NatsKeyValue(bus, subjects.leader_bucket, "leader"),
                 NatsKeyValue(bus, subjects.leader_bucket, "probe"),
                 me,
                 authority_s=config.authority_s,
+                may_lead=roster.may_lead,
             )
             master = Master(
                 MasterParts(
@@ -132,6 +139,7 @@ async def _serve(config: MasterConfig, bus: NatsBus) -> int:
                     event_log=JetStreamLog(bus, subjects),
                     mirror=mirror,
                     leadership=leadership,
+                    roster=roster,
                     lease_times=config.lease_times,
                     api=api,
                     wall_clock_us=lambda: time.time_ns() // 1_000,

@@ -255,6 +255,12 @@ class HaNotEnabled(XenApiError):
     code = "HA_NOT_ENABLED"
 
 
+class HaAbortNewMaster(XenApiError):
+    """HA_ABORT_NEW_MASTER [reason]: the master stays who it is."""
+
+    code = "HA_ABORT_NEW_MASTER"
+
+
 class HaOperationWouldBreakFailoverPlan(XenApiError):
     """HA_OPERATION_WOULD_BREAK_FAILOVER_PLAN []: a host failure would then cost protected VMs."""
 

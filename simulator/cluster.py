@@ -30,7 +30,6 @@ from host_agent.shell.simulated_hypervisor import (
     SimulatedMachine,
     SimulatedTimings,
 )
-from pool_master.core.lease import LeaseTimes
 from pool_master.core.pool import Pool
 from pool_master.shell.api import Api
 from pool_master.shell.api_sessions import SessionApi
@@ -38,7 +37,6 @@ from pool_master.shell.audit import Audit
 from pool_master.shell.calls import Call, Failure, Success
 from pool_master.shell.event_log import JetStreamLog
 from pool_master.shell.http_app import LocalRoot
-from pool_master.shell.leadership import LeaderKey, Leadership
 from pool_master.shell.master import Master, MasterParts
 from pool_master.shell.mirror import Mirror
 from pool_master.shell.sessions import Sessions
@@ -46,8 +44,9 @@ from pool_master.shell.sources import Sources
 from shared.errors import VmMigrateFailed, XenApiError
 from shared.refs import derive
 from shared.subjects import Subjects
+from simulator.candidacy import LEASE_TIMES, candidacy_of
 from simulator.memory_broker import Client, LinkFaults, MemoryBroker
-from simulator.memory_bus import MemoryBus, MemoryKeyValue
+from simulator.memory_bus import MemoryBus
 from simulator.memory_journal import MemoryJournalDisk, open_memory_journal
 from simulator.memory_mirror import MemoryMirror, MemoryMirrorDisk
 from simulator.memory_peers import MemoryPeers, PeerNetwork
@@ -60,7 +59,6 @@ HOST_MEMORY: Final = 2_500 * MIB
 # 2024-04-20T12:00:00Z
 BEGINNING: Final = datetime(2024, 4, 20, 12, tzinfo=UTC)
 KILL_PAUSE_S: Final = 0.2
-LEASE_TIMES: Final = LeaseTimes()
 
 
 def host_uuid(number: int) -> str:
@@ -392,15 +390,7 @@ class Cluster:
         mirror = cast("Mirror", MemoryMirror(node.disk))
         sessions = Sessions({}, sources=sources)
         node.api = Api(sessions, SessionApi(sessions, Audit(mirror)), sources=sources)
-        bucket = self.subjects.leader_bucket
-        leadership = Leadership(
-            MemoryKeyValue(bus, bucket, "leader"),
-            MemoryKeyValue(bus, bucket, "probe"),
-            LeaderKey(
-                master=node.name, address=node.name, process=f"{node.name} life {node.lives}"
-            ),
-            authority_s=LEASE_TIMES.authority_s,
-        )
+        candidacy = candidacy_of(bus, self.subjects, node.name, node.lives)
         parts = MasterParts(
             name=node.name,
             address=node.name,
@@ -409,7 +399,8 @@ class Cluster:
             subjects=self.subjects,
             event_log=JetStreamLog(bus, self.subjects),
             mirror=mirror,
-            leadership=leadership,
+            leadership=candidacy.leadership,
+            roster=candidacy.roster,
             lease_times=LEASE_TIMES,
             api=node.api,
             wall_clock_us=lambda: int(sources.now().timestamp() * 1_000_000),

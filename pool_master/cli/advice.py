@@ -24,6 +24,7 @@ ADVICE: Final[dict[str, str]] = {
     "HOST_DISABLED": "{1} takes no new VMs: choose another host, or `vmpool host enable {1}`.",
     "HOST_EVACUATE_IN_PROGRESS": "{1} is being evacuated: choose another host, or wait.",
     "HOST_HAS_RESIDENT_VMS": "{1} still has VMs: stop, migrate or reset them first (`vmpool vm list`).",
+    "HA_ABORT_NEW_MASTER": "the master stays who it is: {1}. `vmpool master list` shows who lives.",
     "HA_IS_ENABLED": "High availability is on; 'vmpool pool disable-ha' switches it off.",
     "HA_NOT_ENABLED": "High availability is off; 'vmpool pool enable-ha' switches it on.",
     "HA_OPERATION_WOULD_BREAK_FAILOVER_PLAN": (

@@ -206,12 +206,17 @@ def xe_command(
 
 def wire() -> None:
     """Put the commands together."""
-    from pool_master.cli import events, ha, host, lab, log, starter, task, vm
+    from pool_master.cli import events, ha, host, lab, log, master, starter, task, vm
 
     if app.registered_groups:
         return
     vm.app.command()(ha.protect)
-    for group, name in ((vm.app, "vm"), (host.app, "host"), (task.app, "task")):
+    for group, name in (
+        (vm.app, "vm"),
+        (host.app, "host"),
+        (task.app, "task"),
+        (master.app, "master"),
+    ):
         app.add_typer(group, name=name)
     app.add_typer(ha.pool_app, name="pool")
     app.add_typer(ha.app, name="ha")

@@ -42,6 +42,7 @@ from pool_master.core.network import (
 )
 from pool_master.core.placement import memory_overhead
 from pool_master.core.pool import Pool
+from pool_master.core.pool_messages import MASTER_MESSAGES
 from pool_master.core.pool_record import INERT_POOL_FIELDS, PoolRecord
 from pool_master.core.session_model import EVENT_MODEL, SESSION_MODEL
 from pool_master.core.task import INERT_TASK_FIELDS, Task
@@ -216,7 +217,7 @@ CLASSES: Final[tuple[ClassModel, ...]] = (
         "Pool-wide information",
         "pools",
         (*fields_of(PoolRecord), *INERT_POOL_FIELDS),
-        messages=(*ha_messages.POOL_MESSAGES, *ha_queries.MESSAGES),
+        messages=(*ha_messages.POOL_MESSAGES, *ha_queries.MESSAGES, *MASTER_MESSAGES),
     ),
     _model("host", "A physical host", "hosts", HOST_FIELDS, messages=host_messages.MESSAGES),
     _model("host_metrics", "The metrics of a host", "host_metrics", fields_of(HostMetrics)),

@@ -16,7 +16,9 @@ import msgpack
 
 from shared.codec import DecodeError
 
-SCHEMA_VERSION: Final = 1
+# What a master must know to read the log, the events' types, versions and fields included: raised with the first release
+# that writes what the one before it cannot read. It is in every record, and masters tell it each other.
+LOG_FORMAT: Final = 1
 HASH_BYTES: Final = 32
 GENESIS_HASH: Final = bytes(HASH_BYTES)
 
@@ -47,7 +49,7 @@ class UnsealedRecord:
     first_sequence: int
     previous_hash: bytes
     events: list[Any]
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = LOG_FORMAT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +88,7 @@ class BreakKind(StrEnum):
     SEQUENCE_GAP = "sequence gap"
     HASH_MISMATCH = "hash mismatch"
     TERM_BACK = "term going back"
+    TOO_NEW = "newer format"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +139,9 @@ def follow(tail: Tail, position: int, data: bytes) -> tuple[Tail, CommitRecord] 
         record = unseal(data)
     except RecordDamaged as damage:
         return Break(kind=BreakKind.DAMAGED, detail=str(damage), position=position)
+    if record.schema_version > LOG_FORMAT:
+        detail = f"a newer master wrote format {record.schema_version}, and this one reads {LOG_FORMAT}: upgrade it"
+        return Break(kind=BreakKind.TOO_NEW, detail=detail, position=position)
     if found := joins(tail.head, record):
         return Break(kind=found.kind, detail=found.detail, position=position)
     return Tail(position=position, head=record.head), record

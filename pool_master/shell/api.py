@@ -26,6 +26,7 @@ from pool_master.core.task import Task
 from pool_master.shell.calls import Call, Failure, Success
 from pool_master.shell.changes import Changes
 from pool_master.shell.http_app import Health, Peer
+from pool_master.shell.mastership import Mastership
 from pool_master.shell.requests import request_of
 from pool_master.shell.sessions import Sessions
 from pool_master.shell.sources import REAL_SOURCES, Sources
@@ -67,6 +68,7 @@ class Reign:
 
     writer: Writer
     changes: Changes
+    mastership: Mastership
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

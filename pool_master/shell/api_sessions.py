@@ -76,6 +76,8 @@ class SessionApi:
     async def answer(self, caller: Caller, reign: Reign) -> Any:  # noqa: PLR0911 - one return a message
         """Give the value of one message."""
         request = request_of(caller.method, caller.message, caller.values)
+        if caller.model.name == "pool":
+            return await reign.mastership.answer(caller.method, request, reign.writer.pool)
         match caller.method:
             case "session.logout":
                 self._sessions.logout(caller.session.ref)

@@ -10,6 +10,7 @@ may count on it.
 
 import asyncio
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -24,13 +25,15 @@ log = structlog.get_logger(__name__)
 RENEW_S: Final = 1.0
 SILENCE_S: Final = 3.0
 ANSWER_S_MAX: Final = 2.0
+ANYBODY_ELSE: Final = "*"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaderKey:
     """What the key holds: who leads, and, where it ran, by which process.
 
-    `beat` counts renewals; `released` says that the leader has stopped; `process` is boot id, pid and start time of the
+    `beat` counts renewals; `released` says that the leader has stopped, and `heir` who is to follow ("": whoever is first,
+    "*": anybody else); `process` is boot id, pid and start time of the
     leader's process, by which a supervisor on the same machine can tell that it is dead.
     """
 
@@ -39,6 +42,7 @@ class LeaderKey:
     process: str
     beat: int = 0
     released: bool = False
+    heir: str = ""
 
 
 def own_process() -> str:
@@ -87,6 +91,7 @@ class Leadership:
         *,
         authority_s: float,
         silence_s: float = SILENCE_S,
+        may_lead: Callable[[], bool] = lambda: True,
     ) -> None:
         self.leader: LeaderKey | None = None
         self._key = key
@@ -94,6 +99,7 @@ class Leadership:
         self._me = me
         self._authority_s = authority_s
         self._silence_s = silence_s
+        self._may_lead = may_lead
         self._revision = 0
         self._authority_until = 0.0
         self.answered_at = 0.0
@@ -114,7 +120,7 @@ class Leadership:
                 if revision != seen:
                     seen, since = revision, loop.time()
                 free = self._is_free(loop.time() - since)
-                if free is not None and await self._store_works():
+                if free is not None and self._may_lead() and await self._store_works():
                     return await self._take(revision, grace_s=free)
             except BusUnavailable as error:
                 log.warning("leadership.store_unavailable", why=str(error))
@@ -125,11 +131,21 @@ class Leadership:
 
     def _is_free(self, silent_s: float) -> float | None:
         """Say whether the key may be taken; gives the predecessor's remaining authority, None where it may not."""
-        if self.leader is None or self.leader.released or self.leader.process == self._me.process:
+        if self.leader is None:
+            return 0.0
+        if self.leader.released:
+            # One that was named, and does not come, is waited for like a leader that has fallen silent.
+            return 0.0 if self._is_heir(self.leader) or silent_s >= self._silence_s else None
+        if self.leader.process == self._me.process:
             return 0.0
         if is_surely_dead(self.leader.process):
             return 0.0
         return self._authority_s if silent_s >= self._silence_s else None
+
+    def _is_heir(self, leader: LeaderKey) -> bool:
+        if leader.heir == ANYBODY_ELSE:
+            return leader.process != self._me.process
+        return leader.heir in {"", self._me.master}
 
     async def _store_works(self) -> bool:
         held = await self._probe.get(timeout_s=ANSWER_S_MAX)
@@ -186,12 +202,12 @@ class Leadership:
         self._authority_until = sent + self._authority_s
         return True
 
-    async def release(self) -> None:
-        """Say that this master has stopped, so that a successor need not wait. Best effort."""
+    async def release(self, heir: str = "") -> None:
+        """Say that this master has stopped, so that its successor need not wait. Best effort."""
         self._authority_until = 0.0
         try:
             await self._key.put(
-                encode(replace(self._me, released=True)),
+                encode(replace(self._me, released=True, heir=heir)),
                 revision=self._revision,
                 timeout_s=ANSWER_S_MAX,
             )

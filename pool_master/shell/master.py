@@ -25,7 +25,9 @@ from pool_master.shell.follower import Follower
 from pool_master.shell.ha_keeper import HaKeeper
 from pool_master.shell.host_link import HostLink, HostMetricsCounters
 from pool_master.shell.leadership import Election, Leadership
+from pool_master.shell.mastership import Mastership
 from pool_master.shell.mirror import Mirror
+from pool_master.shell.roster import Roster
 from pool_master.shell.sources import REAL_SOURCES, Sources
 from pool_master.shell.task_keeper import keep_tasks
 from pool_master.shell.writer import Deposed, Wish, Writer
@@ -52,6 +54,7 @@ class MasterParts:
     event_log: EventLog
     mirror: Mirror
     leadership: Leadership
+    roster: Roster
     lease_times: LeaseTimes
     api: Api
     wall_clock_us: Callable[[], int]
@@ -71,6 +74,8 @@ class Master:
             "vmpool_is_leader", "1 while this master leads", registry=parts.registry
         )
         self._is_stopping = asyncio.Event()
+        self._is_yielding = asyncio.Event()
+        self._heir = ""
         self._election: Election | None = None
         parts.api.leader_address = self._leader_address
 
@@ -83,6 +88,11 @@ class Master:
         """Step down, and end `run`."""
         self._is_stopping.set()
 
+    def step_down(self, heir: str) -> None:
+        """End this reign in favour of another master, and follow."""
+        self._heir = heir
+        self._is_yielding.set()
+
     async def run(self) -> None:
         """Live until `stop`.
 
@@ -90,9 +100,16 @@ class Master:
             HistoryBroken: nobody may lead on this log before an operator has looked.
         """
         await self._load()
+        async with _running(self._parts.roster.keep()):
+            await self._live()
+        await self._parts.roster.leave()
+
+    async def _live(self) -> None:
         while not self._is_stopping.is_set():
             try:
                 await self._campaign_and_lead()
+                if self._is_yielding.is_set():
+                    await self._begin_again()
             except* (Deposed, LogConflict, LogUnavailable) as group:
                 log.warning("master.deposed", why=str(group.exceptions[0]))
                 await self._begin_again()
@@ -114,6 +131,8 @@ class Master:
         await self._load()
 
     async def _campaign_and_lead(self) -> None:
+        self._heir = ""
+        self._is_yielding.clear()
         won = await self._campaign()
         if not won:
             return
@@ -124,7 +143,7 @@ class Master:
             self._gauge.set(0)
             self._parts.api.depose()
             if self._parts.leadership.has_authority():
-                await self._parts.leadership.release()
+                await self._parts.leadership.release(self._heir)
 
     async def _campaign(self) -> bool:
         """Follow the log until the key is won; False where this master is told to stop instead."""
@@ -173,7 +192,7 @@ class Master:
             parts.lease_times, since=asyncio.get_running_loop().time(), grace_s=election.grace_s
         )
         async with _running(
-            writer.run(), follower.keep_copy(), parts.leadership.keep(), self._is_stopping.wait()
+            writer.run(), follower.keep_copy(), parts.leadership.keep(), self._told_to_end()
         ) as first:
             await self._begin_reign(writer, election, first)
             link = HostLink(
@@ -190,7 +209,7 @@ class Master:
             async with _running(
                 link.run(), announcer.run(), keeper.run(), keep_tasks(writer)
             ) as second:
-                parts.api.crown(Reign(writer, changes))
+                parts.api.crown(Reign(writer, changes, self._mastership()))
                 self._gauge.set(1)
                 parts.on_leading()
                 log.info("master.leads", term=election.term, position=writer.tail.position)
@@ -201,6 +220,14 @@ class Master:
                     if task in done:
                         task.result()
         await follower.save_snapshot()
+
+    async def _told_to_end(self) -> None:
+        async with _running(self._is_stopping.wait(), self._is_yielding.wait()) as told:
+            await asyncio.wait(told, return_when=asyncio.FIRST_COMPLETED)
+
+    def _mastership(self) -> Mastership:
+        parts = self._parts
+        return Mastership(parts.roster, lambda: parts.leadership.leader, self.step_down)
 
     async def _begin_reign(
         self, writer: Writer, election: Election, first: list[asyncio.Task[object]]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pool_master.core.records import (
     EMPTY_TAIL,
     GENESIS_HASH,
+    LOG_FORMAT,
     Break,
     BreakKind,
     CommitRecord,
@@ -225,3 +226,19 @@ def test_following_is_fast_enough_to_replay_at_start() -> None:
     for _ in range(100):
         unseal(sealed)
     assert time.perf_counter() - started < 1.0
+
+
+def test_a_record_of_a_newer_format_is_not_read_and_says_what_to_do() -> None:
+    newer = seal(
+        UnsealedRecord(
+            schema_version=LOG_FORMAT + 1,
+            term=1,
+            first_sequence=1,
+            previous_hash=bytes(32),
+            events=["of tomorrow"],
+        )
+    )
+    found = follow(EMPTY_TAIL, 1, newer)
+    assert isinstance(found, Break)
+    assert found.kind is BreakKind.TOO_NEW
+    assert "upgrade it" in str(found)
