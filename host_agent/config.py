@@ -41,6 +41,9 @@ class AgentConfig:
     )
     accelerator: str = setting("", "kvm or tcg; empty: found out by trying")
     console_folder: str = setting("", "folder of the guests' serial output; empty: not kept")
+    suspend_folder: str = setting(
+        "/var/lib/vmpool/suspend", "folder, best shared by all hosts, of suspended guests' memory"
+    )
     data_dir: str = setting("/var/lib/vmpool/agent", "folder of the journal and of the watchdog")
     address: str = setting("", "address by which others reach this host; empty: its host name")
     nats_user: str = setting("", "NATS user; empty: none")

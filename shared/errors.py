@@ -346,6 +346,21 @@ class VmIncompatibleWithThisHost(XenApiError):
     code = "VM_INCOMPATIBLE_WITH_THIS_HOST"
 
 
+class VmNoSuspendSr(XenApiError):
+    """VM_NO_SUSPEND_SR [vm]: there is no place for its image."""
+
+    code = "VM_NO_SUSPEND_SR"
+
+
+class VmHasNoSuspendVdi(XenApiError):
+    """VM_HAS_NO_SUSPEND_VDI [class, vm]: its image is not where it was put."""
+
+    code = "VM_HAS_NO_SUSPEND_VDI"
+
+    def __init__(self, vm: str) -> None:
+        super().__init__("VM", vm)
+
+
 class VmRequiresSr(XenApiError):
     """VM_REQUIRES_SR [vm, sr]."""
 

@@ -208,6 +208,35 @@ class SendTrigger:
     trigger: VmTrigger
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuspendDomain:
+    """Save the running domain's memory under this name and end the domain; the image is there when it is gone."""
+
+    image: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumeDomain:
+    """Make the command's incarnation of a saved image, standing still; the image stays."""
+
+    image: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettleResume:
+    """The log has the resumed domain: remove the image, and let the guest run."""
+
+    image: str
+    start_paused: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscardImage:
+    """Remove a saved image; one that is gone is fine."""
+
+    image: str
+
+
 DomainTuning = SetDomainVcpus | SetDomainMemory | SetDomainScheduler
 DomainSignal = SendSysrq | SendTrigger
 
@@ -227,6 +256,10 @@ HostAction = (
     | SetDomainScheduler
     | SendSysrq
     | SendTrigger
+    | SuspendDomain
+    | ResumeDomain
+    | SettleResume
+    | DiscardImage
 )
 
 

@@ -24,14 +24,23 @@ from shared.protocol import (
     HostCommand,
     MigrateDomain,
     RestartDomain,
+    ResumeDomain,
+    SettleResume,
     StartDomain,
     UnpauseDomain,
 )
 
 CommandOutcome = CommandSucceeded | CommandFailed
 
-STARTING: Final = (StartDomain, RestartDomain)
-LEASE_BOUND: Final = (StartDomain, RestartDomain, UnpauseDomain, MigrateDomain)
+STARTING: Final = (StartDomain, RestartDomain, ResumeDomain)
+LEASE_BOUND: Final = (
+    StartDomain,
+    RestartDomain,
+    ResumeDomain,
+    SettleResume,
+    UnpauseDomain,
+    MigrateDomain,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

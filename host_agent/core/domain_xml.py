@@ -8,7 +8,7 @@ What the guest does by itself ends where the agent learns of it; the one thing l
 import base64
 import binascii
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from xml.etree.ElementTree import Element, ParseError, SubElement, register_namespace, tostring
 
@@ -137,6 +137,18 @@ def read_metadata(xml: str) -> DomainMetadata | None:
     except (DecodeError, binascii.Error):
         return None
     return DomainMetadata(vm_uuid=config.vm_uuid, incarnation=config.incarnation, config=config)
+
+
+def renewed(xml: str, incarnation: int) -> str:
+    """Give a definition of vmpool's as that of another incarnation of the same domain."""
+    metadata = read_metadata(xml)
+    assert metadata is not None, "only what is vmpool's is ever made anew"
+    domain: Element = defusedxml.ElementTree.fromstring(xml)
+    parent = domain.find("metadata")
+    assert parent is not None
+    domain.remove(parent)
+    _metadata(domain, replace(metadata.config, incarnation=incarnation))
+    return tostring(domain, encoding="unicode")
 
 
 def read_consoles(xml: str) -> DomainConsoles:

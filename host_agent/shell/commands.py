@@ -31,6 +31,7 @@ from shared.protocol import (
     CommandFailed,
     CommandSucceeded,
     DestroyDomain,
+    DiscardImage,
     DomainConfig,
     DomainObservation,
     DomainState,
@@ -40,14 +41,17 @@ from shared.protocol import (
     MigrateDomain,
     PauseDomain,
     RestartDomain,
+    ResumeDomain,
     SendSysrq,
     SendTrigger,
     SetDomainMemory,
     SetDomainScheduler,
     SetDomainVcpus,
     SettleMigration,
+    SettleResume,
     ShutdownDomain,
     StartDomain,
+    SuspendDomain,
     UnpauseDomain,
 )
 
@@ -169,6 +173,16 @@ class CommandRunner:
                 return await self._hypervisor.unpause(vm_uuid, incarnation)
             case SettleMigration():
                 return await self._hypervisor.settle_incoming(vm_uuid, incarnation)
+            case SuspendDomain(image=image):
+                await self._hypervisor.suspend(vm_uuid, incarnation, image)
+                return None
+            case ResumeDomain(image=image):
+                return await self._resume(turn, image)
+            case SettleResume(image=image, start_paused=paused):
+                await self._hypervisor.discard_image(image)
+                if paused:
+                    return await self._hypervisor.observe(vm_uuid)
+                return await self._hypervisor.unpause(vm_uuid, incarnation)
             case SetDomainVcpus() | SetDomainMemory() | SetDomainScheduler() as tuning:
                 return await self._tune(turn, tuning)
             case SendSysrq() | SendTrigger() as signal:
@@ -186,6 +200,8 @@ class CommandRunner:
                 await self._hypervisor.destroy(command.vm_uuid, command.incarnation)
             case ForgetDomain():
                 await self._forget(command.vm_uuid, command.incarnation)
+            case DiscardImage(image=image):
+                await self._hypervisor.discard_image(image)
             case CancelCommand():
                 return await self._hypervisor.observe(command.vm_uuid)
             case other:
@@ -217,6 +233,15 @@ class CommandRunner:
                 break
             seen = now
         return seen
+
+    async def _resume(self, turn: Turn, image: str) -> DomainObservation:
+        vm_uuid, incarnation = turn.command.vm_uuid, turn.command.incarnation
+        async with self._starts:
+            observation = await self._hypervisor.resume(vm_uuid, incarnation, image)
+        if self._losses() != turn.losses:
+            await self._hypervisor.destroy(vm_uuid, incarnation)
+            raise HostNotLive
+        return observation
 
     async def _forget(self, vm_uuid: str, incarnation: int) -> None:
         try:

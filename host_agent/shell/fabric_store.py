@@ -17,6 +17,7 @@ from shared.codec import decode, encode
 from shared.protocol import DomainChange, DomainConfig, DomainState
 
 _DEAD: Final = ".dead"
+_IMAGES: Final = ".images"
 _LOCK: Final = ".lock"
 
 
@@ -76,6 +77,18 @@ class FabricStore(Protocol):
         """File the source's domain under the destination, replacing what was there, in one step."""
         ...
 
+    def write_image(self, image: str, domain: SimulatedDomain) -> None:
+        """Keep a domain's memory where all hosts see it."""
+        ...
+
+    def read_image(self, image: str) -> SimulatedDomain | None:
+        """Give the domain whose memory is kept under this name."""
+        ...
+
+    def remove_image(self, image: str) -> None:
+        """Remove an image; none is fine."""
+        ...
+
     def is_dead(self, host: str) -> bool:
         """Say whether the host is without power."""
         ...
@@ -91,6 +104,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self._domains: dict[str, dict[str, SimulatedDomain]] = {}
         self._dead: set[str] = set()
+        self._images: dict[str, SimulatedDomain] = {}
 
     def lock(self) -> AbstractContextManager[None]:
         """Nothing to lock: one event loop, and no await between reading and writing."""
@@ -125,6 +139,18 @@ class MemoryStore:
         """File the domain elsewhere."""
         self._domains.setdefault(destination, {})[vm_uuid] = self._domains[source].pop(vm_uuid)
 
+    def write_image(self, image: str, domain: SimulatedDomain) -> None:
+        """Keep an image."""
+        self._images[image] = domain
+
+    def read_image(self, image: str) -> SimulatedDomain | None:
+        """Give an image."""
+        return self._images.get(image)
+
+    def remove_image(self, image: str) -> None:
+        """Remove an image."""
+        self._images.pop(image, None)
+
     def is_dead(self, host: str) -> bool:
         """Say whether the host is without power."""
         return host in self._dead
@@ -156,7 +182,11 @@ class FolderStore:
 
     def hosts(self) -> list[str]:
         """Give all hosts, by name."""
-        return sorted(entry.name for entry in os.scandir(self._folder) if entry.is_dir())
+        return sorted(
+            entry.name
+            for entry in os.scandir(self._folder)
+            if entry.is_dir() and not entry.name.startswith(".")
+        )
 
     def domains(self, host: str) -> list[SimulatedDomain]:
         """Give the host's domains, by VM."""
@@ -202,6 +232,25 @@ class FolderStore:
         """File the domain elsewhere: one rename."""
         (self._folder / destination).mkdir(exist_ok=True)
         (self._folder / source / vm_uuid).rename(self._folder / destination / vm_uuid)
+
+    def write_image(self, image: str, domain: SimulatedDomain) -> None:
+        """Keep an image: whole or not at all."""
+        target = self._folder / _IMAGES / image
+        target.parent.mkdir(exist_ok=True)
+        draft = target.with_name(f".{image}")
+        draft.write_bytes(encode(domain))
+        draft.rename(target)
+
+    def read_image(self, image: str) -> SimulatedDomain | None:
+        """Give an image."""
+        try:
+            return decode((self._folder / _IMAGES / image).read_bytes(), SimulatedDomain)
+        except FileNotFoundError:
+            return None
+
+    def remove_image(self, image: str) -> None:
+        """Remove an image."""
+        (self._folder / _IMAGES / image).unlink(missing_ok=True)
 
     def is_dead(self, host: str) -> bool:
         """Say whether the host is without power."""

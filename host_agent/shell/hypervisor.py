@@ -141,6 +141,30 @@ class Hypervisor(Protocol):
         """
         ...
 
+    async def suspend(self, vm_uuid: str, incarnation: int, image: str) -> None:
+        """Save the running domain's memory as `image`, which other hosts see too, and forget the domain.
+
+        Done already, where the domain is gone and the image whole, is success.
+
+        Raises:
+            VmBadPowerState: the incarnation is not running here.
+            VmNoSuspendSr: this host has no place for images.
+        """
+        ...
+
+    async def resume(self, vm_uuid: str, incarnation: int, image: str) -> DomainObservation:
+        """Make a new incarnation of the VM's saved image, standing still; the image stays as it is.
+
+        Raises:
+            DomainExists: another incarnation runs, or a newer one has been here; nothing was touched.
+            VmHasNoSuspendVdi: there is no such image, or it is not this VM's.
+        """
+        ...
+
+    async def discard_image(self, image: str) -> None:
+        """Remove an image; none is fine."""
+        ...
+
     async def destroy(self, vm_uuid: str, incarnation: int) -> None:
         """Stop the domain at once and forget its definition; gone already is success.
 

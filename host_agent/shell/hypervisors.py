@@ -49,6 +49,7 @@ def choose(config: AgentConfig) -> Chosen:
         migrate_uri=config.migrate_uri,
         accelerator=config.accelerator,
         console_folder=config.console_folder,
+        suspend_folder=config.suspend_folder,
     )
     return Chosen(hypervisor=LibvirtHypervisor(settings), targets=lambda: libvirt_targets(uri))
 

@@ -1,14 +1,14 @@
 """One connection to libvirt: its calls, blocking, in the agent's terms.
 
-Rules: the only file that imports libvirt. Every method blocks and belongs into a thread; every one looks before it
-does, so that it may be repeated. libvirt's errors end here: as XenApiError, or as HypervisorUnavailable where the
-connection itself is gone. libvirt's events come from one thread per process; what hears them must not block.
+Rules: with libvirt_process.py the only file that imports libvirt. Every method blocks and belongs into a thread; every
+one looks before it does, so that it may be repeated. libvirt's errors end here: as XenApiError, or as HypervisorUnavailable
+where the connection itself is gone. libvirt's events come from one thread per process; what hears them must not block.
 """
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import libvirt
@@ -19,17 +19,15 @@ from host_agent.core.domain_xml import (
     read_consoles,
     read_metadata,
     read_nics,
+    renewed,
 )
 from host_agent.core.host_capabilities import cpu_flags, read_host_cpu
 from host_agent.core.libvirt_errors import NO_DOMAIN, Doing, error_of
 from host_agent.shell.hypervisor import HypervisorUnavailable, MigrationStatus
-from host_agent.shell.libvirt_settings import (
-    HostFacts,
-    MigrationTarget,
-    embedded_root,
-    version_text,
-)
-from shared.errors import DomainExists
+from host_agent.shell.libvirt_images import image_xml, is_image_of, restore, save
+from host_agent.shell.libvirt_process import is_kept_open, open_libvirt
+from host_agent.shell.libvirt_settings import HostFacts, MigrationTarget, version_text
+from shared.errors import DomainExists, VmHasNoSuspendVdi
 from shared.protocol import DomainChange, DomainObservation, DomainState, HostNetwork
 
 Hear = Callable[[str, DomainChange | None], None]
@@ -58,10 +56,10 @@ class LibvirtConnection:
 
     def __init__(self, uri: str, *, hear: Hear, lost: Callable[[], None]) -> None:
         try:
-            self._connection: Any = _open(uri)
+            self._connection: Any = open_libvirt(uri)
         except libvirt.libvirtError as error:
             raise HypervisorUnavailable(f"{uri}: {error}") from error
-        self._is_embedded = uri in _embedded
+        self._is_embedded = is_kept_open(uri)
         self._hear = hear
         self._lost = lost
         self._callbacks: list[int] = []
@@ -188,13 +186,8 @@ class LibvirtConnection:
     def start(self, vm_uuid: str, incarnation: int, xml: str, *, paused: bool) -> DomainSight:
         """Define and run a domain; what older or ended definition there is gives way."""
         with self._translated(vm_uuid, Doing.START):
-            if domain := self._find(vm_uuid):
-                sight = self._sight(domain)
-                if sight is not None and sight.is_up(incarnation):
-                    return sight
-                if sight is None or sight.is_active or sight.observation.incarnation > incarnation:
-                    raise DomainExists(vm_uuid, str(domain.ID()))
-                self._undefine(domain)
+            if sight := self._make_room(vm_uuid, incarnation):
+                return sight
             domain = self._connection.defineXML(xml)
             try:
                 self._create(domain, paused=paused)
@@ -205,6 +198,55 @@ class LibvirtConnection:
             started = self._sight(domain)
             assert started is not None
             return started
+
+    def _make_room(self, vm_uuid: str, incarnation: int) -> DomainSight | None:
+        """Give the incarnation where it is up already; else take away what is left of it or of older ones."""
+        domain = self._find(vm_uuid)
+        if domain is None:
+            return None
+        sight = self._sight(domain)
+        if sight is not None and sight.is_up(incarnation):
+            return sight
+        if sight is None or sight.is_active or sight.observation.incarnation > incarnation:
+            raise DomainExists(vm_uuid, str(domain.ID()))
+        self._undefine(domain)
+        return None
+
+    def save(self, vm_uuid: str, incarnation: int, path: Path) -> None:
+        """Write the domain's memory to a file and forget the domain."""
+        with self._translated(vm_uuid, Doing.CHANGE):
+            domain = self._find(vm_uuid)
+            sight = self._sight(domain) if domain else None
+            is_up = sight is not None and sight.is_up(incarnation)
+            if sight is not None and is_up:
+                assert_running(sight)
+                save(domain, path)
+            elif not is_image_of(self._connection, path, vm_uuid):
+                raise error_of(NO_DOMAIN, "", vm_uuid=vm_uuid, doing=Doing.CHANGE)
+            if sight is not None and sight.observation.incarnation == incarnation:
+                self._undefine(domain)
+
+    def restore(self, vm_uuid: str, incarnation: int, path: Path) -> DomainSight:
+        """Make a domain, standing still, of a file."""
+        with self._translated(vm_uuid, Doing.START):
+            if sight := self._make_room(vm_uuid, incarnation):
+                return sight
+            if not is_image_of(self._connection, path, vm_uuid):
+                raise VmHasNoSuspendVdi(vm_uuid)
+            xml = renewed(image_xml(self._connection, path), incarnation)
+            domain = self._connection.defineXML(xml)
+            try:
+                restore(self._connection, path, xml, driver=self.driver)
+                domain = self._connection.lookupByUUIDString(vm_uuid)
+                if self.driver == "test":
+                    domain.suspend()
+            except libvirt.libvirtError:
+                if self.is_alive():
+                    self._undefine(domain)
+                raise
+            restored = self._sight(domain)
+            assert restored is not None
+            return restored
 
     def _create(self, domain: Any, *, paused: bool) -> None:
         if self.driver == "test":
@@ -394,37 +436,3 @@ def _ignoring(*codes: int) -> Iterator[None]:
     except libvirt.libvirtError as error:
         if error.get_error_code() not in codes:
             raise
-
-
-_process_lock = threading.Lock()
-_event_threads: list[threading.Thread] = []
-# An embedded driver is this process: libvirt takes only a handful of openings of it in a life.
-_embedded: dict[str, Any] = {}
-
-
-def _open(uri: str) -> Any:
-    with _process_lock:
-        if not _event_threads:
-            _start_event_thread()
-        if uri in _embedded:
-            return _embedded[uri]
-        connection = libvirt.open(uri)
-        if embedded_root(uri):
-            _embedded[uri] = connection
-        return connection
-
-
-def _start_event_thread() -> None:
-    """Run libvirt's own event loop; it must be there before the first connection."""
-    libvirt.virEventRegisterDefaultImpl()
-    # Every error is raised too; libvirt would print it besides.
-    libvirt.registerErrorHandler(lambda *_: None, None)
-    thread = threading.Thread(target=_run_events, name="libvirt-events", daemon=True)
-    thread.start()
-    _event_threads.append(thread)
-
-
-def _run_events() -> None:
-    while True:
-        with contextlib.suppress(libvirt.libvirtError):
-            libvirt.virEventRunDefaultImpl()

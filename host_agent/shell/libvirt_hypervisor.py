@@ -11,6 +11,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Final, TypeVar
 
 from host_agent.core.domain_state import DomainSight
@@ -34,7 +35,7 @@ from host_agent.shell.libvirt_settings import (
     prepare_embedded,
 )
 from host_agent.shell.qemu_processes import kill_guests
-from shared.errors import OperationNotAllowed, VmMigrateFailed, XenApiError
+from shared.errors import OperationNotAllowed, VmMigrateFailed, VmNoSuspendSr, XenApiError
 from shared.protocol import (
     DomainChange,
     DomainChanged,
@@ -150,14 +151,17 @@ class LibvirtHypervisor:
         if self._emulation.driver == "qemu":
             await asyncio.to_thread(assert_bootable, config)
         async with self._lock(vm_uuid):
-            if self._news.forget_killed(vm_uuid):
-                # Its process is gone, but libvirt may not have noticed; this waits until it has.
-                await self._call(lambda libvirt: libvirt.kill(vm_uuid))
+            await self._bury(vm_uuid)
             sight = await self._call(
                 lambda libvirt: libvirt.start(vm_uuid, incarnation, xml, paused=paused),
                 s_max=self._settings.start_s_max,
             )
             return self._told(sight)
+
+    async def _bury(self, vm_uuid: str) -> None:
+        """Wait until libvirt has noticed that a guest's process is gone, where we killed it."""
+        if self._news.forget_killed(vm_uuid):
+            await self._call(lambda libvirt: libvirt.kill(vm_uuid))
 
     async def pause(self, vm_uuid: str, incarnation: int) -> DomainObservation:
         """Stop the VCPUs."""
@@ -199,6 +203,38 @@ class LibvirtHypervisor:
                     vm_uuid, incarnation, lambda domain: send(domain, signal, driver=driver)
                 )
             )
+
+    async def suspend(self, vm_uuid: str, incarnation: int, image: str) -> None:
+        """Save the domain; libvirt goes on with it whatever becomes of us."""
+        if not self._settings.suspend_folder:
+            raise VmNoSuspendSr(vm_uuid)
+        path = self._image(image)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        async with self._lock(vm_uuid):
+            await self._call(
+                lambda libvirt: libvirt.save(vm_uuid, incarnation, path),
+                s_max=self._settings.save_s_max,
+            )
+            self._news.remember(vm_uuid, None)
+
+    async def resume(self, vm_uuid: str, incarnation: int, image: str) -> DomainObservation:
+        """Make a domain of an image."""
+        path = self._image(image)
+        async with self._lock(vm_uuid):
+            await self._bury(vm_uuid)
+            sight = await self._call(
+                lambda libvirt: libvirt.restore(vm_uuid, incarnation, path),
+                s_max=self._settings.save_s_max,
+            )
+            return self._told(sight)
+
+    async def discard_image(self, image: str) -> None:
+        """Remove an image."""
+        await asyncio.to_thread(self._image(image).unlink, missing_ok=True)
+
+    def _image(self, image: str) -> Path:
+        # The name is the master's; that it stays in the folder is ours to see to.
+        return Path(self._settings.suspend_folder) / f"{Path(image).name}.save"
 
     async def destroy(self, vm_uuid: str, incarnation: int) -> None:
         """Stop and forget the domain."""

@@ -32,18 +32,21 @@ class LibvirtSettings:
     """Which libvirt, and how its domains are to be.
 
     `migrate_uri` is where other hosts' libvirtd reach this one's; empty: qemu+tls with this host's name.
-    `accelerator` is kvm or tcg; empty: found out by trying. `console_folder` keeps the guests' serial output.
+    `accelerator` is kvm or tcg; empty: found out by trying. `console_folder` keeps the guests' serial output,
+    `suspend_folder`, which hosts share, the memory of suspended ones.
     """
 
     uri: str
     migrate_uri: str = ""
     accelerator: str = ""
     console_folder: str = ""
+    suspend_folder: str = ""
     has_vnc: bool = True
     calls_max: int = 8
     migrations_max: int = 4
     call_s_max: float = 60.0
     start_s_max: float = 180.0
+    save_s_max: float = 1800.0
     reconnect_s_max: float = 10.0
 
 

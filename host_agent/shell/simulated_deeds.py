@@ -7,18 +7,43 @@ from dataclasses import replace
 
 from host_agent.core.scheduling import cpu_map, number
 from host_agent.shell.fabric_store import SimulatedDomain
-from host_agent.shell.simulated_fabric import crashed, rebooted, stopped
+from host_agent.shell.simulated_fabric import ACTIVE_STATES, crashed, new_domid, rebooted, stopped
 from shared.enums import VmTrigger
-from shared.errors import OperationNotAllowed, ValueNotSupported
+from shared.errors import DomainExists, OperationNotAllowed, ValueNotSupported
 from shared.protocol import (
     DomainChange,
+    DomainConfig,
     DomainSignal,
+    DomainState,
     DomainTuning,
     SendSysrq,
     SetDomainMemory,
     SetDomainScheduler,
     SetDomainVcpus,
 )
+
+
+def brought_up(
+    domain: SimulatedDomain | None, config: DomainConfig, state: DomainState
+) -> SimulatedDomain:
+    """The domain of `config`, in place of what an older or the same incarnation has left; one that is up stays.
+
+    Raises:
+        DomainExists: another incarnation runs, or a newer one has been here.
+    """
+    if domain is not None:
+        incarnation = domain.config.incarnation
+        same = incarnation == config.incarnation and not domain.comes_from
+        if same and domain.state in ACTIVE_STATES:
+            return domain
+        if domain.domid >= 0 or domain.comes_from or incarnation > config.incarnation:
+            raise DomainExists(config.vm_uuid, str(domain.domid))
+    return SimulatedDomain(
+        config=config,
+        state=state,
+        domid=new_domid(config.incarnation),
+        changes=domain.changes + 1 if domain else 1,
+    )
 
 
 def tuned(domain: SimulatedDomain, tuning: DomainTuning) -> SimulatedDomain:

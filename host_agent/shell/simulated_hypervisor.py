@@ -18,16 +18,20 @@ from host_agent.shell.hypervisor import (
     MigrationStatus,
     Progress,
 )
-from host_agent.shell.simulated_deeds import signalled, tuned
+from host_agent.shell.simulated_deeds import brought_up, signalled, tuned
 from host_agent.shell.simulated_fabric import (
     ACTIVE_STATES,
     SimulatedFabric,
     happened,
-    new_domid,
     stopped,
 )
 from shared.enums import PowerState
-from shared.errors import DomainExists, VmBadPowerState, VmMigrateFailed
+from shared.errors import (
+    DomainExists,
+    VmBadPowerState,
+    VmHasNoSuspendVdi,
+    VmMigrateFailed,
+)
 from shared.protocol import (
     DomainChange,
     DomainChanged,
@@ -153,19 +157,10 @@ class SimulatedHypervisor:
         """Run the incarnation of `config`."""
         await self._point("start", duration_s=self._timings.start_s)
 
+        state = DomainState.PAUSED if paused else DomainState.RUNNING
+
         def started(domain: SimulatedDomain | None) -> SimulatedDomain:
-            if domain is not None:
-                same = domain.config.incarnation == config.incarnation and not domain.comes_from
-                if same and domain.state in ACTIVE_STATES:
-                    return domain
-                if domain.domid >= 0 or domain.comes_from or _is_newer(domain, config):
-                    raise DomainExists(config.vm_uuid, str(domain.domid))
-            return SimulatedDomain(
-                config=config,
-                state=DomainState.PAUSED if paused else DomainState.RUNNING,
-                domid=new_domid(config.incarnation),
-                changes=domain.changes + 1 if domain else 1,
-            )
+            return brought_up(domain, config, state)
 
         return self._answer("start", self._change(config.vm_uuid, started))
 
@@ -226,6 +221,39 @@ class SimulatedHypervisor:
             lambda domain: signalled(self._running(domain, vm_uuid, incarnation), signal, now=now),
         )
         self._raise_fault("signal.answer")
+
+    async def suspend(self, vm_uuid: str, incarnation: int, image: str) -> None:
+        """Save the domain; its end and its image are one step."""
+        await self._point("suspend")
+        store = self._fabric.store
+
+        def saved(domain: SimulatedDomain | None) -> SimulatedDomain | None:
+            kept = store.read_image(image)
+            if domain is None and kept is not None and kept.config.vm_uuid == vm_uuid:
+                return None
+            store.write_image(image, self._running(domain, vm_uuid, incarnation))
+            return None
+
+        self._change(vm_uuid, saved)
+        self._raise_fault("suspend.answer")
+
+    async def resume(self, vm_uuid: str, incarnation: int, image: str) -> DomainObservation:
+        """Make a domain of an image."""
+        await self._point("resume", duration_s=self._timings.start_s)
+        kept = self._fabric.store.read_image(image)
+        if kept is None or kept.config.vm_uuid != vm_uuid:
+            raise VmHasNoSuspendVdi(vm_uuid)
+        wanted = replace(kept.config, incarnation=incarnation)
+
+        def resumed(domain: SimulatedDomain | None) -> SimulatedDomain:
+            return brought_up(domain, wanted, DomainState.PAUSED)
+
+        return self._answer("resume", self._change(vm_uuid, resumed))
+
+    async def discard_image(self, image: str) -> None:
+        """Remove an image."""
+        await self._point("discard_image")
+        self._fabric.store.remove_image(image)
 
     async def destroy(self, vm_uuid: str, incarnation: int) -> None:
         """Stop and forget the domain."""
@@ -397,7 +425,3 @@ class SimulatedHypervisor:
             cpu_flags={"vendor": machine.vendor, "features": machine.features} if is_active else {},
             nics=tuple(nic.mac for nic in config.nics) if is_active else (),
         )
-
-
-def _is_newer(domain: SimulatedDomain, config: DomainConfig) -> bool:
-    return domain.config.incarnation > config.incarnation

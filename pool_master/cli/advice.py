@@ -67,6 +67,9 @@ ADVICE: Final[dict[str, str]] = {
     "VM_FAILED_SHUTDOWN_ACKNOWLEDGMENT": "{1} did not react to the request to shut down: `vmpool vm stop --force` "
     "pulls its plug.",
     "VM_HVM_REQUIRED": "{1} needs hardware virtualisation, which the host lacks.",
+    "VM_HAS_NO_SUSPEND_VDI": "its saved memory is not on that host: resume it where it was suspended, or share the hosts'"
+    " suspend_folder.",
+    "VM_NO_SUSPEND_SR": "its host has no folder for saved memory: set suspend_folder in the agent's configuration.",
     "VM_INCOMPATIBLE_WITH_THIS_HOST": "{1} cannot run on {2}: {3}.",
     "VM_IS_IMMOBILE": "{1} says it must not be migrated (platform nomigrate or nested-virt).",
     "VM_IS_SNAPSHOT": "{1} is a snapshot.",

@@ -50,6 +50,8 @@ _SENTENCES: Final[dict[str, str]] = {
     "VmPaused": "{vm} is Paused",
     "VmUnpaused": "{vm} is Running again",
     "VmRebooted": "the guest in {vm} rebooted itself",
+    "VmSuspended": "{vm} is suspended to disk",
+    "VmResumed": "{vm} is resumed on {host}",
     "VmTuned": "{vm} has {vcpus} VCPUs and {memory_actual} bytes of memory now",
     "VmMigrated": "{vm} now runs on {host}",
     "VmReset": "{vm} is declared Halted: {evidence}",

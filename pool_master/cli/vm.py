@@ -248,6 +248,71 @@ def unpause(
 
 
 @app.command()
+def suspend(
+    context: typer.Context, vm: VmName, *, no_wait: NoWaitFlag = False, as_json: JsonFlag = False
+) -> None:
+    """Save a running VM's memory to disk and end it; `resume` brings it back."""
+    _simply(context, vm, "suspend", "Suspending", is_waiting=not no_wait, as_json=as_json)
+
+
+@app.command()
+def resume(
+    context: typer.Context,
+    vm: VmName,
+    *,
+    on: Annotated[str, typer.Option(metavar="HOST", help="On this host, no other.")] = "",
+    paused: Annotated[bool, typer.Option("--paused", help="Leave it paused.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also on a CPU that differs.")] = False,
+    no_wait: NoWaitFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Bring a suspended VM back, on whichever host shares its image."""
+    with pool_of(context) as client:
+        ref = find(client, "VM", vm)
+        asked: tuple[Any, ...] = ("VM.resume", ref, paused, force)
+        if on:
+            asked = ("VM.resume_on", ref, find(client, "host", on), paused, force)
+        doing = f"Resuming {_name(client, ref)}"
+        _do(client, asked, doing, is_waiting=not no_wait, as_json=as_json)
+
+
+@app.command()
+def vcpus(
+    context: typer.Context,
+    vm: VmName,
+    count: Annotated[int, typer.Argument(help="How many; at most its VCPUs_max.")],
+    *,
+    no_wait: NoWaitFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Give a running VM this many VCPUs."""
+    with pool_of(context) as client:
+        ref = find(client, "VM", vm)
+        asked = ("VM.set_VCPUs_number_live", ref, str(count))
+        doing = f"Changing the VCPUs of {_name(client, ref)}"
+        _do(client, asked, doing, is_waiting=not no_wait, as_json=as_json)
+
+
+@app.command()
+def memory(
+    context: typer.Context,
+    vm: VmName,
+    least: Annotated[str, typer.Argument(help="Dynamic minimum, 512M for instance.")],
+    most: Annotated[str, typer.Argument(help="Dynamic maximum, 2G for instance.")],
+    *,
+    no_wait: NoWaitFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Set the range in which a VM's memory may be, running or not."""
+    with pool_of(context) as client:
+        ref = find(client, "VM", vm)
+        bounds = (str(parse_size(least)), str(parse_size(most)))
+        asked = ("VM.set_memory_dynamic_range", ref, *bounds)
+        doing = f"Changing the memory of {_name(client, ref)}"
+        _do(client, asked, doing, is_waiting=not no_wait, as_json=as_json)
+
+
+@app.command()
 def migrate(
     context: typer.Context,
     vm: VmName,

@@ -129,11 +129,14 @@ IMPLEMENTED: Final = (
     _Op.MAKE_INTO_TEMPLATE,
     _Op.PAUSE,
     _Op.POOL_MIGRATE,
+    _Op.RESUME,
+    _Op.RESUME_ON,
     _Op.SEND_SYSRQ,
     _Op.SEND_TRIGGER,
     _Op.SHUTDOWN,
     _Op.START,
     _Op.START_ON,
+    _Op.SUSPEND,
     _Op.UNPAUSE,
 )
 
@@ -191,6 +194,9 @@ ON_ITS_HOST: Final = (
     _Op.SEND_SYSRQ,
     _Op.SEND_TRIGGER,
 )
+# Until these end nobody knows whether the VM has a domain or an image; they cannot be cancelled (XenAPI reference 4.5), so
+# that even a hard operation waits for its turn.
+_WHEREABOUTS_UNKNOWN: Final = (_Op.SUSPEND, _Op.RESUME, _Op.RESUME_ON)
 # Never stopped by another operation: they exist for when everything else is stuck.
 _ALWAYS: Final = (_Op.POWER_STATE_RESET, _Op.ASSERT_OPERATION_VALID, _Op.UPDATE_ALLOWED_OPERATIONS)
 
@@ -227,6 +233,8 @@ def _is_allowed_beside(operation: VmOperation, vm: Vm) -> bool:
     for family in (_COPYING, _SNAPPING, (_Op.GET_BOOT_RECORD,)):
         if operation in family and all(other in family for other in running):
             return True
+    if any(other in _WHEREABOUTS_UNKNOWN for other in running):
+        return False
     if operation is _Op.HARD_SHUTDOWN:
         return _Op.HARD_SHUTDOWN not in running
     if operation is _Op.HARD_REBOOT:

@@ -23,6 +23,7 @@ from pool_master.core import (
     vm_migration,
     vm_queries,
     vm_recovery,
+    vm_suspend,
 )
 from pool_master.core.allowed import allowed_operations
 from pool_master.core.datamodel import ClassModel, Field, Message, derived, fields_of
@@ -80,6 +81,8 @@ def _host_allowed(pool: Pool, host: Host) -> tuple[HostOperation, ...]:
 _HOST_MARKS: Final = {
     VmOperation.START: HostOperation.VM_START,
     VmOperation.START_ON: HostOperation.VM_START,
+    VmOperation.RESUME: HostOperation.VM_RESUME,
+    VmOperation.RESUME_ON: HostOperation.VM_RESUME,
     VmOperation.POOL_MIGRATE: HostOperation.VM_MIGRATE,
 }
 
@@ -204,6 +207,7 @@ VM_MESSAGES: Final = (
     vm_queries.boot_record_message(VM_FIELDS),
     *vm_migration.MESSAGES,
     *vm_recovery.MESSAGES,
+    *vm_suspend.MESSAGES,
     *vm_queries.MESSAGES,
     *ha_messages.VM_MESSAGES,
     *vif_messages.VM_MESSAGES,

@@ -17,6 +17,9 @@ from pool_master.core.events_ha import VmRestartDue as VmRestartDue
 from pool_master.core.events_ha import VmRestartEnded as VmRestartEnded
 from pool_master.core.events_ha import VmRestartGivenUp as VmRestartGivenUp
 from pool_master.core.events_ha import VmRestartTried as VmRestartTried
+from pool_master.core.events_live import VmResumed as VmResumed
+from pool_master.core.events_live import VmSuspended as VmSuspended
+from pool_master.core.events_live import VmTuned as VmTuned
 from pool_master.core.network_events import NetworkEvent
 from pool_master.core.vm import VmConfig
 from shared.enums import PowerState, VmOperation
@@ -223,18 +226,6 @@ class VmRebooted(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False
     vm: VmRef
 
 
-class VmTuned(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """The running domain was changed, and has this much memory and these VCPUs now.
-
-    `memory_target` (bytes) is what the guest was asked to make do with; 0 where nobody asked.
-    """
-
-    vm: VmRef
-    memory_actual: int
-    vcpus: int
-    memory_target: int = 0
-
-
 class VmMigrated(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The VM's domain runs on another host."""
 
@@ -394,6 +385,8 @@ Event = (
     | VmUnpaused
     | VmRebooted
     | VmTuned
+    | VmSuspended
+    | VmResumed
     | VmMigrated
     | VmReset
     | HaEnabled

@@ -28,6 +28,7 @@ from pool_master.core.evolve_vm import (
     halt,
     rebooted,
     set_power_state,
+    suspend,
     tuned,
 )
 from pool_master.core.pool import Pool
@@ -59,8 +60,10 @@ def _arm_of(event: ev.Event) -> Arm:  # noqa: C901, PLR0911, PLR0912 - one arm p
             return evolve_operation
         case ev.TaskSucceeded() | ev.TaskFailed() | ev.CancelRequested():
             return evolve_end
-        case ev.VmStarted() | ev.VmMigrated():
+        case ev.VmStarted() | ev.VmMigrated() | ev.VmResumed():
             return evolve_residence
+        case ev.VmSuspended():
+            return suspend
         case ev.VmHalted() | ev.VmReset():
             return lambda pool, event, _recorded: halt(pool, event.vm)
         case ev.VmPaused() | ev.VmUnpaused():

@@ -25,7 +25,13 @@ from shared.refs import (
 
 Touched = list[tuple[str, str]]
 
-RESERVING = (VmOperation.START, VmOperation.START_ON, VmOperation.POOL_MIGRATE)
+RESERVING = (
+    VmOperation.START,
+    VmOperation.START_ON,
+    VmOperation.RESUME,
+    VmOperation.RESUME_ON,
+    VmOperation.POOL_MIGRATE,
+)
 # These need no more than the domain has, but go on needing it where another operation has ended that domain.
 REBOOTING = (VmOperation.CLEAN_REBOOT, VmOperation.HARD_REBOOT)
 
@@ -125,7 +131,7 @@ def evolve_existence(
 
 
 def evolve_residence(
-    pool: Pool, event: ev.VmStarted | ev.VmMigrated, recorded: ev.Recorded
+    pool: Pool, event: ev.VmStarted | ev.VmMigrated | ev.VmResumed, recorded: ev.Recorded
 ) -> Touched:
     """A host has shown the domain: the VM is there, with the consoles of this domain."""
     vm = pool.vms.get(event.vm)
@@ -154,6 +160,9 @@ def evolve_residence(
             memory_target=boot_memory(vm, vm.config.memory_dynamic_max),
         )
         touched += _start_metrics(pool, vm, event, now) + show_nics(pool, vm.ref, event.nics)
+    if isinstance(event, ev.VmResumed):
+        vm = changed(vm, power_state=event.power_state, suspend_image="")
+        touched += _size(pool, vm, event, now) + show_nics(pool, vm.ref, event.nics)
     return touched + put_vm(pool, vm)
 
 
@@ -173,7 +182,7 @@ def _start_metrics(pool: Pool, vm: Vm, event: ev.VmStarted, now: datetime) -> To
 
 
 def _add_consoles(
-    pool: Pool, vm: Vm, occasion: str, event: ev.VmStarted | ev.VmMigrated
+    pool: Pool, vm: Vm, occasion: str, event: ev.VmStarted | ev.VmMigrated | ev.VmResumed
 ) -> tuple[ConsoleRef, ...]:
     found = []
     for protocol, location in (
@@ -217,8 +226,27 @@ def halt(pool: Pool, ref: VmRef) -> Touched:
         incarnation=0,
         consoles=(),
         booted_config=None,
+        suspend_image="",
     )
     return touched + put_vm(pool, reserving(pool, halted))
+
+
+def suspend(pool: Pool, event: ev.VmSuspended, _recorded: ev.Recorded) -> Touched:
+    """No domain is left, but what it was booted with counts still (XenAPI reference 1.0.3)."""
+    vm = pool.vms.get(event.vm)
+    if vm is None:
+        return []
+    touched = _drop_consoles(pool, vm)
+    suspended = changed(
+        vm,
+        power_state=PowerState.SUSPENDED,
+        resident_on=NULL_HOST,
+        domid=-1,
+        incarnation=0,
+        consoles=(),
+        suspend_image=event.image,
+    )
+    return touched + put_vm(pool, reserving(pool, suspended))
 
 
 def set_power_state(pool: Pool, ref: VmRef, power_state: PowerState) -> Touched:
@@ -246,14 +274,16 @@ def tuned(pool: Pool, event: ev.VmTuned, recorded: ev.Recorded) -> Touched:
     vm = pool.vms.get(event.vm)
     if vm is None:
         return []
-    touched = put_vm(pool, changed(vm, memory_target=event.memory_target or vm.memory_target))
+    target = event.memory_target or vm.memory_target
+    touched = put_vm(pool, changed(vm, memory_target=target))
+    return touched + _size(pool, vm, event, moment_from_us(recorded.time_us))
+
+
+def _size(pool: Pool, vm: Vm, event: ev.VmTuned | ev.VmResumed, now: datetime) -> Touched:
     metrics = pool.vm_metrics.get(vm.metrics)
-    if metrics is not None:
-        pool.vm_metrics[metrics.ref] = changed(
-            metrics,
-            memory_actual=event.memory_actual,
-            VCPUs_number=event.vcpus,
-            last_updated=moment_from_us(recorded.time_us),
-        )
-        touched.append(("VM_metrics", metrics.ref))
-    return touched
+    if metrics is None:
+        return []
+    pool.vm_metrics[metrics.ref] = changed(
+        metrics, memory_actual=event.memory_actual, VCPUs_number=event.vcpus, last_updated=now
+    )
+    return [("VM_metrics", metrics.ref)]

@@ -17,6 +17,13 @@ from pool_master.core.reconcile import ALIVE, reconcile_change, reconcile_invent
 from pool_master.core.task import Operation
 from pool_master.core.vm import Vm
 from pool_master.core.vm_migration import STEP_MOVE, STEP_SETTLE
+from pool_master.core.vm_suspend import (
+    RESUMING,
+    STEP_LET_RUN,
+    STEP_RESTORE,
+    resumed,
+    suspended,
+)
 from pool_master.core.waiting import release_waiting
 from shared import protocol as says
 from shared.enums import PowerState, VmOperation
@@ -31,6 +38,10 @@ MAKING: Final = (
     VmOperation.CLEAN_REBOOT,
     VmOperation.HARD_REBOOT,
 )
+
+
+# Of a suspended VM these remove the image.
+DISCARDING: Final = (VmOperation.HARD_SHUTDOWN, VmOperation.SHUTDOWN)
 
 
 class UnknownHost(Exception):
@@ -100,6 +111,13 @@ def _decide_outcome(
     if _wants_force(operation, vm, body):
         step = operation.step + 1
         return [ev.OperationAdvanced(task=operation.task, step=step, host=operation.host)]
+    if _is_restored(operation, vm, body):
+        assert body.observation is not None
+        shown = resumed(vm, operation.host, body.observation)
+        return [
+            shown,
+            ev.OperationAdvanced(task=operation.task, step=STEP_LET_RUN, host=operation.host),
+        ]
     end: ev.TaskSucceeded | ev.TaskFailed
     if isinstance(body, says.CommandSucceeded):
         effect = _effect(operation, vm, body.observation)
@@ -113,6 +131,16 @@ def _decide_outcome(
     if isinstance(end, ev.TaskFailed):
         wish = wished_after_failure(pool, operation, vm, is_gone=is_gone)
     return [*effect, end, *released, *wish]
+
+
+def _is_restored(
+    operation: Operation, vm: Vm, body: says.CommandSucceeded | says.CommandFailed
+) -> bool:
+    """Whether a domain stands there that was made of the VM's image."""
+    is_first = operation.kind in RESUMING and operation.step == STEP_RESTORE
+    if not is_first or not isinstance(body, says.CommandSucceeded) or body.observation is None:
+        return False
+    return vm.power_state is PowerState.SUSPENDED and _has_machine(body.observation)
 
 
 def _wants_force(
@@ -166,7 +194,9 @@ def _decide_dropped(
     return [ev.StaleDomainDropped(host=host, vm_uuid=uuid, incarnation=incarnation)]
 
 
-def _effect(operation: Operation, vm: Vm, observation: DomainObservation | None) -> list[ev.Event]:
+def _effect(  # noqa: PLR0911 - one return a case
+    operation: Operation, vm: Vm, observation: DomainObservation | None
+) -> list[ev.Event]:
     """What is true after a command that succeeded: its effect, read from what the host saw."""
     match operation.kind:
         case VmOperation.PAUSE:
@@ -175,6 +205,10 @@ def _effect(operation: Operation, vm: Vm, observation: DomainObservation | None)
         case VmOperation.UNPAUSE:
             is_new = vm.power_state is PowerState.PAUSED and _lives_as_then(operation, vm)
             return [ev.VmUnpaused(vm=vm.ref)] if is_new else []
+        case VmOperation.SUSPEND:
+            return [suspended(operation, vm)] if _lives_as_then(operation, vm) else []
+        case kind if kind in DISCARDING and vm.power_state is PowerState.SUSPENDED:
+            return [ev.VmHalted(vm=vm.ref, reason=f"{kind.value} of a suspended VM")]
         case VmOperation.CLEAN_SHUTDOWN | VmOperation.HARD_SHUTDOWN | VmOperation.SHUTDOWN:
             return _gone(operation, vm, reason=operation.kind.value)
         case _ if observation is not None and not _has_machine(observation):
@@ -225,8 +259,10 @@ def _shown(operation: Operation, vm: Vm, observation: DomainObservation | None) 
     """A domain that runs or is paused, as the host shows it; nothing where the log says so already."""
     if observation is None or observation.incarnation < vm.incarnation:
         return []
-    is_made = operation.kind in MAKING and observation.incarnation == operation.incarnation
-    if vm.power_state is PowerState.HALTED and not is_made:
+    is_made = (
+        operation.kind in (*MAKING, *RESUMING) and observation.incarnation == operation.incarnation
+    )
+    if vm.power_state in {PowerState.HALTED, PowerState.SUSPENDED} and not is_made:
         return []  # Seen before it was stopped: another operation has ended that domain since.
     host = operation.host
     state = _power_state(observation)
@@ -240,6 +276,8 @@ def _shown(operation: Operation, vm: Vm, observation: DomainObservation | None) 
     if is_known:
         is_paused = state is PowerState.PAUSED
         return [ev.VmPaused(vm=vm.ref) if is_paused else ev.VmUnpaused(vm=vm.ref)]
+    if vm.power_state is PowerState.SUSPENDED:
+        return [resumed(vm, host, observation)]
     return [started(vm, host, observation)]
 
 

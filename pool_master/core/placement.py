@@ -133,10 +133,11 @@ def possible_hosts(pool: Pool, vm: Vm) -> list[HostRef]:
     return [host for host in pool.hosts if boot_error(pool, vm, host) is None]
 
 
-def choose_host(pool: Pool, vm: Vm, chance: float) -> HostRef:
+def choose_host(pool: Pool, vm: Vm, chance: float, *, without: tuple[HostRef, ...] = ()) -> HostRef:
     """Choose a host for a start (XenAPI reference 1.7): affinity first, then where most memory would stay free.
 
-    `chance` in [0, 1) picks among the best, so that a burst of starts spreads: index floor(n * chance^2).
+    `chance` in [0, 1) picks among the best, so that a burst of starts spreads: index floor(n * chance^2). `without`: not
+    these, whatever they have.
 
     Raises:
         HostNotEnoughFreeMemory: hosts would do but for memory.
@@ -144,7 +145,7 @@ def choose_host(pool: Pool, vm: Vm, chance: float) -> HostRef:
     """
     if error := config_error(vm):
         raise error
-    fitting = possible_hosts(pool, vm)
+    fitting = [host for host in possible_hosts(pool, vm) if host not in without]
     if vm.config.affinity in fitting:
         return vm.config.affinity
     if fitting:

@@ -15,11 +15,13 @@ from pool_master.core.task import Operation
 from pool_master.core.vifs import nics_on
 from pool_master.core.vm import BOOT_ORDER_DEFAULT, Vm
 from pool_master.core.vm_migration import STEP_MOVE
+from pool_master.core.vm_suspend import suspend_action
 from pool_master.core.waiting import is_waiting
 from shared.enums import VmOperation
 from shared.protocol import (
     CancelCommand,
     DestroyDomain,
+    DiscardImage,
     DomainConfig,
     ForgetDomain,
     HostAction,
@@ -94,6 +96,10 @@ def _action(pool: Pool, operation: Operation, vm: Vm) -> HostAction:  # noqa: PL
             return UnpauseDomain()
         case VmOperation.CLEAN_SHUTDOWN:
             return ShutdownDomain(timeout_s=SHUTDOWN_TIMEOUT_S)
+        case VmOperation.SUSPEND | VmOperation.RESUME | VmOperation.RESUME_ON:
+            return suspend_action(operation, vm)
+        case VmOperation.HARD_SHUTDOWN | VmOperation.SHUTDOWN if vm.suspend_image:
+            return DiscardImage(image=vm.suspend_image)
         case VmOperation.HARD_SHUTDOWN:
             return DestroyDomain()
         case VmOperation.CLEAN_REBOOT | VmOperation.HARD_REBOOT:

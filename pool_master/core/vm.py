@@ -129,7 +129,7 @@ class Vm(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     `incarnation` numbers the domain that runs (0: none), `last_incarnation` the last one that was given out: every
     start gets a new one, and a host only ever acts on a domain by VM and incarnation. `memory_promised` (bytes) is the
     dynamic minimum that an operation in flight will give it, 0 where none will. `booted_config` is what it was booted
-    with, None while it has no domain.
+    with, None while it has no domain. `suspend_image` names the image that holds its memory while it is Suspended.
     """
 
     ref: VmRef
@@ -139,6 +139,7 @@ class Vm(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     booted_at: datetime = EPOCH
     booted_config: VmConfig | None = None
     memory_promised: int = 0
+    suspend_image: str = ""
     uuid: Annotated[str, runtime("unique identifier/object reference")]
     power_state: Annotated[PowerState, constructor("current power state of the machine")] = (
         PowerState.HALTED

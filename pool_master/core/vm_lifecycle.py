@@ -17,6 +17,7 @@ from pool_master.core.placement import boot_error, choose_host
 from pool_master.core.pool import Pool
 from pool_master.core.vm import Vm
 from shared.enums import PowerState, Role, VmOperation
+from shared.errors import NoHostsAvailable
 from shared.refs import HostRef, VmRef
 
 
@@ -51,6 +52,22 @@ def on_its_host(pool: Pool, vm: Vm, kind: VmOperation) -> HostRef:
     if error := operation_error(vm, kind, is_stranded=pool.is_stranded(vm)):
         raise error
     return vm.resident_on
+
+
+def end_home(pool: Pool, vm: Vm, kind: VmOperation) -> HostRef:
+    """Guard an operation that ends what a VM runs on; give who carries it out: for a suspended one any host can.
+
+    Raises:
+        HostOffline: the host that runs it is lost.
+        NoHostsAvailable: no host lives that could remove the image.
+    """
+    host = on_its_host(pool, vm, kind)
+    if vm.power_state is not PowerState.SUSPENDED:
+        return host
+    for other in pool.hosts:
+        if pool.is_live(other):
+            return other
+    raise NoHostsAvailable()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +207,7 @@ def decide_hard_shutdown(pool: Pool, request: HardShutdown, context: Context) ->
 def decide_shutdown(pool: Pool, request: Shutdown, context: Context) -> list[ev.Event]:
     """XenAPI reference 1.3: only a running guest can be asked."""
     vm = vm_of(pool, request.vm)
-    host = on_its_host(pool, vm, VmOperation.SHUTDOWN)
+    host = end_home(pool, vm, VmOperation.SHUTDOWN)
     asks = str(vm.power_state is PowerState.RUNNING).lower()
     kind = VmOperation.SHUTDOWN
     accepted = accept(vm, kind, context, host=host, incarnation=vm.incarnation, asks=asks)
@@ -201,7 +218,7 @@ def _on_running_domain(
     pool: Pool, ref: VmRef, kind: VmOperation, context: Context
 ) -> list[ev.Event]:
     vm = vm_of(pool, ref)
-    host = on_its_host(pool, vm, kind)
+    host = end_home(pool, vm, kind)
     accepted = accept(vm, kind, context, host=host, incarnation=vm.incarnation)
     return [*_cancel_overtaken(pool, vm, kind), accepted, *wished_by(vm, kind)]
 
@@ -257,7 +274,7 @@ STATE_ERRORS: Final = (
     "VM_IS_TEMPLATE",
     "HOST_OFFLINE",
 )
-_START_ERRORS: Final = (
+START_ERRORS: Final = (
     *STATE_ERRORS[:-1],
     "HOST_NOT_ENOUGH_FREE_MEMORY",
     "HOST_NOT_ENOUGH_PCPUS",
@@ -277,7 +294,7 @@ MESSAGES: Final[tuple[Message, ...]] = (
         name="start",
         operation=VmOperation.START,
         role=Role.VM_OPERATOR,
-        errors=(*_START_ERRORS, "NO_HOSTS_AVAILABLE"),
+        errors=(*START_ERRORS, "NO_HOSTS_AVAILABLE"),
     ),
     operation(
         StartOn,
@@ -285,7 +302,7 @@ MESSAGES: Final[tuple[Message, ...]] = (
         name="start_on",
         operation=VmOperation.START_ON,
         role=Role.VM_POWER_ADMIN,
-        errors=_START_ERRORS,
+        errors=START_ERRORS,
     ),
     operation(
         Pause,

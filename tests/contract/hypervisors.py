@@ -57,10 +57,13 @@ def config(incarnation: int = 1, *, vm_uuid: str = "", **changes: Any) -> Domain
 
 
 @contextlib.asynccontextmanager
-async def running_hypervisor(kind: str) -> AsyncIterator[Hypervisor]:
+async def running_hypervisor(
+    kind: str, *, suspend_folder: str | None = None
+) -> AsyncIterator[Hypervisor]:
     """One host's hypervisor, open."""
     with tempfile.TemporaryDirectory() as folder:
-        hypervisor = _hypervisor(kind, Path(folder))
+        images = f"{folder}/images" if suspend_folder is None else suspend_folder
+        hypervisor = _hypervisor(kind, Path(folder), images)
         await hypervisor.open()
         try:
             yield hypervisor
@@ -70,7 +73,7 @@ async def running_hypervisor(kind: str) -> AsyncIterator[Hypervisor]:
             await hypervisor.close()
 
 
-def _hypervisor(kind: str, folder: Path) -> Hypervisor:
+def _hypervisor(kind: str, folder: Path, images: str) -> Hypervisor:
     match kind:
         case "simulated in memory":
             return SimulatedHypervisor(SimulatedFabric(), "a")
@@ -78,18 +81,20 @@ def _hypervisor(kind: str, folder: Path) -> Hypervisor:
             timings = SimulatedTimings(poll_s=0.02)
             return SimulatedHypervisor(SimulatedFabric(FolderStore(folder)), "a", timings=timings)
         case "libvirt test driver":
-            return LibvirtHypervisor(LibvirtSettings(uri="test:///default"))
+            return LibvirtHypervisor(LibvirtSettings(uri="test:///default", suspend_folder=images))
         case _:
-            return _embedded()
+            return _embedded(images)
 
 
-def _embedded() -> Hypervisor:
+def _embedded(images: str) -> Hypervisor:
     if os.geteuid() != 0:
         pytest.skip("an embedded QEMU driver needs root")
     if shutil.which("qemu-system-x86_64") is None:
         pytest.skip("there is no qemu-system-x86_64")
     uri = f"qemu:///embed?root={embedded_root_folder()}"
-    return LibvirtHypervisor(LibvirtSettings(uri=uri, accelerator="tcg", has_vnc=False))
+    return LibvirtHypervisor(
+        LibvirtSettings(uri=uri, accelerator="tcg", suspend_folder=images, has_vnc=False)
+    )
 
 
 def embedded_root_folder() -> Path:

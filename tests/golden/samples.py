@@ -112,6 +112,19 @@ _EVENTS: Final[tuple[ev.Event, ...]] = (
     ev.VmPaused(vm=VM),
     ev.VmUnpaused(vm=VM),
     ev.VmRebooted(vm=VM),
+    ev.VmSuspended(vm=VM, image=f"{VM_UUID}.3"),
+    ev.VmResumed(
+        vm=VM,
+        host=HOST,
+        incarnation=4,
+        domid=13,
+        power_state=PowerState.RUNNING,
+        memory_actual=536_870_912,
+        vcpus=2,
+        console_rfb="192.0.2.11:5900",
+        console_vt100="192.0.2.11:7000",
+        nics=("52:54:00:00:00:01",),
+    ),
     ev.VmTuned(vm=VM, memory_actual=536_870_912, vcpus=2, memory_target=536_870_912),
     ev.VmMigrated(
         vm=VM, host=HOST_2, domid=4, console_rfb="192.0.2.12:5900", console_vt100="192.0.2.12:7000"

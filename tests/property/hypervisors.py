@@ -13,6 +13,7 @@ from shared.protocol import (
     CommandFailed,
     CommandSucceeded,
     DestroyDomain,
+    DiscardImage,
     DomainObservation,
     DomainState,
     ForgetDomain,
@@ -22,18 +23,29 @@ from shared.protocol import (
     PauseDomain,
     ReportBody,
     RestartDomain,
+    ResumeDomain,
     SendSysrq,
     SendTrigger,
     SetDomainMemory,
     SetDomainScheduler,
     SetDomainVcpus,
     SettleMigration,
+    SettleResume,
     ShutdownDomain,
     StartDomain,
+    SuspendDomain,
     UnpauseDomain,
 )
 from tests.support.facts import host_uuid, inventory, seen
 
+LEASE_BOUND: Final = (
+    StartDomain,
+    RestartDomain,
+    ResumeDomain,
+    SettleResume,
+    UnpauseDomain,
+    MigrateDomain,
+)
 ALIVE: Final = (DomainState.RUNNING, DomainState.PAUSED)
 
 
@@ -58,6 +70,7 @@ class Hypervisor:
     sequence: int = 0
     domids: int = 0
     domains: dict[str, Domain] = field(default_factory=dict)
+    images: dict[str, None] = field(default_factory=dict)
     newest: dict[str, int] = field(default_factory=dict)
     stream: list[HostCommand] = field(default_factory=list)
     waiting: dict[str, HostCommand] = field(default_factory=dict)
@@ -194,7 +207,7 @@ class Hypervisor:
 
 def is_starting(command: HostCommand) -> bool:
     """Whether the command brings a guest to run: only a host that holds a lease does that."""
-    return isinstance(command.action, StartDomain | RestartDomain | UnpauseDomain | MigrateDomain)
+    return isinstance(command.action, LEASE_BOUND)
 
 
 def _is_patient(command: HostCommand) -> bool:
@@ -228,6 +241,9 @@ def carry_out(
             _tune(host, command, goes_well=goes_well)
         case SendSysrq() | SendTrigger():
             _tune(host, command, goes_well=goes_well)
+        case SuspendDomain() | ResumeDomain() | SettleResume() | DiscardImage():
+            images = next(iter(hosts.values())).images
+            _suspend_or_resume(host, command, images, goes_well=goes_well)
         case CancelCommand():
             raise AssertionError("cancels are taken at once")
 
@@ -241,6 +257,46 @@ def _pause(host: Hypervisor, command: HostCommand, *, goes_well: bool) -> None:
     is_pause = isinstance(command.action, PauseDomain)
     domain.state = DomainState.PAUSED if is_pause else DomainState.RUNNING
     host.end(command, observation=host.observe(command.vm_uuid))
+
+
+def _suspend_or_resume(  # noqa: PLR0912 - one branch an outcome
+    host: Hypervisor, command: HostCommand, images: dict[str, None], *, goes_well: bool
+) -> None:
+    vm_uuid, incarnation = command.vm_uuid, command.incarnation
+    domain = host.domains.get(vm_uuid)
+    is_here = domain is not None and domain.incarnation == incarnation
+    code = ""
+    match command.action:
+        case SuspendDomain(image=image):
+            is_running = is_here and domain is not None and domain.state is DomainState.RUNNING
+            if is_running and goes_well:
+                images[image] = None
+                del host.domains[vm_uuid]
+            elif not (domain is None and image in images):
+                code = "INTERNAL_ERROR"
+        case ResumeDomain(image=image):
+            if incarnation < host.newest.get(vm_uuid, 0):
+                host.waiting.pop(command.command_id)  # Stale: dropped without a word.
+                return
+            if not (is_here and host.is_alive(vm_uuid)):
+                if host.is_alive(vm_uuid) or image not in images or not goes_well:
+                    code = "INTERNAL_ERROR"
+                else:
+                    host.run(vm_uuid, incarnation, DomainState.PAUSED)
+        case SettleResume(image=image, start_paused=paused):
+            images.pop(image, None)
+            if not paused and not (is_here and goes_well):
+                code = "INTERNAL_ERROR"
+            elif domain is not None and not paused and domain.state in ALIVE:
+                domain.state = DomainState.RUNNING
+        case DiscardImage(image=image):
+            images.pop(image, None)
+        case _:
+            raise AssertionError("carried out elsewhere")
+    gone = isinstance(command.action, DiscardImage) or (
+        isinstance(command.action, SuspendDomain) and not code
+    )
+    host.end(command, code=code, observation=None if gone else host.observe(vm_uuid))
 
 
 def _tune(host: Hypervisor, command: HostCommand, *, goes_well: bool) -> None:

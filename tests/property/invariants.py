@@ -10,6 +10,7 @@ from pool_master.core import evolve
 from pool_master.core.allowed import ADVERTISED, IMPLEMENTED, allowed_operations, operation_error
 from pool_master.core.event_codec import event_from_plain
 from pool_master.core.evolve_vm import REBOOTING, RESERVING
+from pool_master.core.host_reports import DISCARDING
 from pool_master.core.placement import memory_needed
 from pool_master.core.pool import TABLE_OF_CLASS, Pool
 from pool_master.core.vm import Vm
@@ -116,7 +117,7 @@ class CheckedPool(PoolInMiniature):
     @invariant()
     def a_vm_without_a_domain_has_nothing_of_one(self) -> None:
         for vm in self.pool.vms.values():
-            is_halted = vm.power_state is PowerState.HALTED
+            is_halted = vm.power_state in {PowerState.HALTED, PowerState.SUSPENDED}
             assert is_halted == (vm.resident_on == NULL_HOST) == (vm.incarnation == 0)
             assert is_halted == (vm.domid == -1)
 
@@ -127,6 +128,22 @@ class CheckedPool(PoolInMiniature):
             vm for host in self.hosts.values() for vm in host.domains if host.is_alive(vm)
         )
         assert [vm for vm, count in running.items() if count > 1] == []
+
+    @invariant()
+    def what_is_suspended_has_its_image_and_nothing_else_has_one_to_run(self) -> None:
+        """Neither lost nor runnable twice: a domain beside the image stands still until the log has it."""
+        if not self.hosts:
+            return
+        images = next(iter(self.hosts.values())).images
+        for vm in self.pool.vms.values():
+            is_suspended = vm.power_state is PowerState.SUSPENDED
+            assert is_suspended == bool(vm.suspend_image)
+            if not is_suspended:
+                continue
+            is_going = any(x.kind in DISCARDING for x in self.pool.operations_of(vm))
+            assert is_going or vm.suspend_image in images
+            states = [x.domains[vm.uuid].state for x in self.hosts.values() if vm.uuid in x.domains]
+            assert DomainState.RUNNING not in states
 
     def teardown(self) -> None:
         """Faults stop: the pool becomes what the hosts are, and every operation ends (invariants 5 and 9)."""
@@ -157,7 +174,8 @@ class CheckedPool(PoolInMiniature):
         logged = {
             (vm.uuid, vm.incarnation, vm.power_state.value, vm.resident_on)
             for vm in self.pool.vms.values()
-            if vm.power_state is not PowerState.HALTED and not self.is_preserved(vm)
+            if vm.power_state in {PowerState.RUNNING, PowerState.PAUSED}
+            and not self.is_preserved(vm)
         }
         assert logged == really
 

@@ -32,6 +32,7 @@ ELSEWHERE: Final = ("NO_HOSTS_AVAILABLE", "OPERATION_NOT_ALLOWED", "VALUE_NOT_SU
 STORM: Final = (
     *("work", "work", "hear", "hear", "pool_migrate", "pool_migrate", "hard_reboot"),
     *("hard_shutdown", "clean_reboot", "clean_shutdown", "pause", "power_state_reset"),
+    *("suspend", "suspend", "resume", "resume"),
     *("lose its host", "lose the other"),
 )
 # Messages that are not called as their operation is.
@@ -92,6 +93,8 @@ class PoolMachine(CheckedPool):
         arguments: dict[VmOperation, tuple[Any, ...]] = {
             VmOperation.START: (False, False),
             VmOperation.START_ON: (host_ref(host), False, False),
+            VmOperation.RESUME: (which % 2 == 0, False),
+            VmOperation.RESUME_ON: (host_ref(host), which % 2 == 0, False),
             VmOperation.POOL_MIGRATE: (host_ref(host), {"host": "x", "live": "true"}),
             VmOperation.CHANGING_DYNAMIC_RANGE: (GIB // 2, vm.config.memory_dynamic_max),
             VmOperation.CHANGING_STATIC_RANGE: (0, vm.config.memory_static_max),
@@ -115,6 +118,7 @@ class PoolMachine(CheckedPool):
                 "hard_shutdown",
                 "hard_reboot",
                 "shutdown",
+                "suspend",
                 "power_state_reset",
                 "destroy",
             ]
@@ -138,6 +142,7 @@ class PoolMachine(CheckedPool):
     def go_elsewhere(self, number: int, host: int) -> None:
         vm = self.pick_vm(number)
         self.call("VM.start_on", vm, host_ref(host), number % 2 == 0, False)
+        self.call("VM.resume_on", vm, host_ref(host), number % 2 == 0, False)
         self.call("VM.pool_migrate", vm, host_ref(host), {"host": "x"})
 
     @precondition(lambda self: self.pool.vms)
@@ -181,7 +186,9 @@ class PoolMachine(CheckedPool):
         host=host_numbers,
         steps=st.lists(st.sampled_from(STORM), min_size=3, max_size=9),
     )
-    def storm(self, number: int, host: int, steps: list[str]) -> None:
+    def storm(  # noqa: C901, PLR0912 - one branch a step
+        self, number: int, host: int, steps: list[str]
+    ) -> None:
         """Much happens to one VM, step by step: where several operations and hosts meet, single rules seldom get."""
         vm = self.pick_vm(number)
         if self.pool.vms[vm].power_state is PowerState.HALTED:
@@ -205,6 +212,8 @@ class PoolMachine(CheckedPool):
                     self.give_up(record.resident_on if is_its else host_ref(host))
                 case "pool_migrate":
                     self.call("VM.pool_migrate", vm, host_ref(host), {})
+                case "resume":
+                    self.call("VM.resume", vm, number % 2 == 0, False)
                 case _:
                     self.call(f"VM.{step}", vm)
             self.check()

@@ -238,6 +238,9 @@ def is_beside(running: VmOperation, operation: str) -> bool:
     families = (("clone", "copy", "export"), ("snapshot", "checkpoint"), ("get_boot_record",))
     if operation in ALWAYS or any(running in each and operation in each for each in families):
         return True
+    # Not XenAPI's: nobody knows yet whether there is a domain or an image.
+    if running in {"suspend", "resume", "resume_on"}:
+        return False
     if operation == "hard_shutdown":
         return running != VmOperation.HARD_SHUTDOWN
     if operation == "hard_reboot":
@@ -300,10 +303,10 @@ def test_a_vm_that_must_stay_is_moved_only_by_force(
         (
             a_vm(PowerState.RUNNING),
             "changing_dynamic_range changing_VCPUs_live clean_reboot clean_shutdown hard_reboot"
-            " hard_shutdown pause pool_migrate",
+            " hard_shutdown pause pool_migrate suspend",
         ),
         (a_vm(PowerState.PAUSED), "hard_reboot hard_shutdown unpause"),
-        (a_vm(PowerState.SUSPENDED), "destroy hard_shutdown"),
+        (a_vm(PowerState.SUSPENDED), "destroy hard_shutdown resume resume_on"),
         (a_vm(is_a_template=True), "changing_dynamic_range changing_static_range destroy"),
         (
             a_vm(is_a_template=True, is_default_template=True),
