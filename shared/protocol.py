@@ -406,12 +406,16 @@ class CommandBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRequest:
-    """A host asks to be trusted with its guests for another while. Counted by the host from when it was sent."""
+    """A host asks to be trusted with its guests for another while. Counted by the host from when it was sent.
+
+    `peers_known` is the digest of the peers that it would ask in failsafe (membership.py).
+    """
 
     host: str
     journal: str
     epoch: int
     peer_address: str = ""
+    peers_known: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -431,7 +435,10 @@ class LeaseGranted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRefused:
-    """No: `reason` is unknown_host (not in this pool) or no_authority (this master may not grant now)."""
+    """No: `reason` is unknown_host (not in this pool), no_authority (this master may not grant now), or not_known_to_all.
+
+    The last is for a host that has just joined: others may keep guests by promises that it has not made.
+    """
 
     term: int
     reason: str

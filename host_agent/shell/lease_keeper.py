@@ -33,6 +33,7 @@ from host_agent.shell.metrics import Metrics
 from host_agent.shell.peers import Peers
 from shared.bus import Bus, BusUnavailable
 from shared.codec import DecodeError, decode, encode
+from shared.membership import peers_digest
 from shared.protocol import LeaseGranted, LeaseRefused, LeaseReply, LeaseRequest
 
 LEASE_NOTE: Final = "lease"
@@ -185,6 +186,7 @@ class LeaseKeeper:
             journal=state.journal,
             epoch=state.epoch,
             peer_address=self._peers.address,
+            peers_known=peers_digest(self.guard.others or ()),
         )
         try:
             data = await self._bus.request(

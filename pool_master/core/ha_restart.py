@@ -80,6 +80,8 @@ def decide_ha(pool: Pool, context: Context) -> list[ev.Event]:
 def _reset_lost(draft: Draft) -> None:
     """What resides on hosts that were declared lost is Halted, on that proof; and owed a start if anybody wants it."""
     due: dict[VmRef, HostRef] = {}
+    if not any(draft.pool.is_live(host) for host in draft.pool.hosts):
+        return  # Nobody is left to start anything: whoever comes back says first what it still runs.
     for host in draft.pool.hosts:
         if draft.pool.is_live(host):
             continue

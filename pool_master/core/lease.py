@@ -54,14 +54,16 @@ class LeaseTimes:
 class LeaseTable:
     """What one leader granted, in its own monotonic time.
 
-    `since` is when it was elected, `grace_s` what its predecessor may still grant after that. `deaf_until` is when it
-    could last hear nobody: silence before that says nothing about the hosts.
+    `since` is when it was elected, `grace_s` what its predecessor may still grant after that; `steady_since` is since when
+    each host has held leases without a gap. `deaf_until` is when it could last hear nobody: silence before that says
+    nothing about the hosts.
     """
 
     times: LeaseTimes
     since: float
     grace_s: float
     granted: dict[str, float] = field(default_factory=dict)
+    steady_since: dict[str, float] = field(default_factory=dict)
     deaf_until: float = 0.0
 
     def hear_nobody(self, now: float) -> None:
@@ -70,11 +72,18 @@ class LeaseTable:
 
     def grant(self, host_uuid: str, now: float) -> None:
         """Note that a host was given a lease now."""
+        if not self.holds(host_uuid, now):
+            self.steady_since[host_uuid] = now
         self.granted[host_uuid] = now
 
     def holds(self, host_uuid: str, now: float) -> bool:
         """Whether the host was given a lease that has not run out; a predecessor's does not count: nobody knows it."""
         return now - self.granted.get(host_uuid, -math.inf) < self.times.lease_s
+
+    def is_steady(self, host_uuid: str, now: float) -> bool:
+        """Whether the host has held leases for so long that nobody lives by its word that it has none."""
+        since = self.steady_since.get(host_uuid, math.inf)
+        return self.holds(host_uuid, now) and now - since >= self.times.dead_after_s
 
     def surely_dead_at(self, host_uuid: str) -> float:
         """Give when the host's guests are surely dead, if it is granted nothing more."""

@@ -18,6 +18,7 @@ from pool_master.core.events import Actor, ActorKind
 from pool_master.core.host import Host
 from pool_master.core.host_reports import UnknownHost, decide_report
 from pool_master.core.lease import LeaseTable
+from pool_master.core.newcomers import may_have_first_lease
 from pool_master.core.plan import plan, plan_all, plan_stale
 from pool_master.core.pool import Pool
 from pool_master.core.reconcile import decide_host_lost
@@ -25,6 +26,7 @@ from pool_master.shell.writer import Commit, Wish, Writer
 from shared.bus import Bus, BusUnavailable, Delivery
 from shared.codec import DecodeError, decode, encode, moment_from_us
 from shared.errors import XenApiError
+from shared.membership import peers_digest
 from shared.protocol import (
     CommandBatch,
     HostCommand,
@@ -97,6 +99,7 @@ class HostLink:
         self._awaited: dict[str, None] = {}
         self._inventories: set[str] = set()
         self._peers: dict[str, str] = {}
+        self._knowledge: dict[str, str] = {}
         writer.listeners.append(self._tell)
 
     @property
@@ -306,6 +309,9 @@ class HostLink:
         assert host is not None
         now = asyncio.get_running_loop().time()
         is_returning = not self._pool.is_live(host.ref)
+        self._knowledge[request.host] = request.peers_known
+        if not self._may_have_first_lease(host, now):
+            return LeaseRefused(term=term, reason="not_known_to_all")
         if not is_returning and self._leases.is_surely_dead(request.host, now):
             # It is about to be declared lost: a lease now would vouch for guests that others may start.
             return LeaseRefused(term=term, reason="no_authority")
@@ -324,6 +330,16 @@ class HostLink:
             wants_inventory=is_returning or request.host not in self._inventories,
             host_epoch=host.lost_count,
         )
+
+    def _may_have_first_lease(self, host: Host, now: float) -> bool:
+        def knows_all(uuid: str) -> bool:
+            others = (x.uuid for x in self._pool.hosts.values() if x.uuid != uuid)
+            return self._knowledge.get(uuid) == peers_digest(others)
+
+        def is_steady(uuid: str) -> bool:
+            return self._leases.is_steady(uuid, now)
+
+        return may_have_first_lease(self._pool, host, knows_all=knows_all, is_steady=is_steady)
 
     async def _watch(self) -> None:
         """Declare lost whose guests are surely dead; asks the lease table often, and the log only then."""

@@ -17,11 +17,13 @@ from pool_master.core.vm_migration import PoolMigrate, decide_pool_migrate
 from pool_master.shell.host_link import HostLink, HostMetricsCounters
 from pool_master.shell.writer import Wish, Writer
 from shared.codec import decode, encode, moment_from_us
+from shared.membership import peers_digest
 from shared.protocol import (
     CommandBatch,
     HostInventory,
     HostReport,
     LeaseGranted,
+    LeaseRefused,
     LeaseReply,
     LeaseRequest,
     MigrateDomain,
@@ -33,7 +35,16 @@ from simulator.memory_broker import MemoryBroker
 from simulator.memory_bus import MemoryBus
 from simulator.memory_log import MemoryLog, MemoryRecords
 from simulator.virtual_time import virtual
-from tests.support.facts import MASTER, VM, a_pool, host_ref, host_uuid, inventory, running
+from tests.support.facts import (
+    MASTER,
+    VM,
+    a_pool,
+    host_joined,
+    host_ref,
+    host_uuid,
+    inventory,
+    running,
+)
 
 TIMES = LeaseTimes()
 NOW_US = 1_713_614_400 * 1_000_000
@@ -63,13 +74,17 @@ class Stage:
 
         await self.writer.submit(Wish(decide, MASTER, "migrate", "VM.pool_migrate"))
 
-    async def asks_for_a_lease(self, number: int) -> LeaseGranted:
-        request = LeaseRequest(host=host_uuid(number), journal="j", epoch=1)
-        subject = self.subjects.lease(host_uuid(number))
-        reply = await self.bus.request(subject, encode(request), timeout_s=1.0)
-        answer: LeaseReply = decode(reply, LeaseReply)  # type: ignore[arg-type]  # a union
+    async def asks_for_a_lease(self, number: int, *, knows: tuple[int, ...] = ()) -> LeaseGranted:
+        answer = await self.asks(number, knows=knows)
         assert isinstance(answer, LeaseGranted)
         return answer
+
+    async def asks(self, number: int, *, knows: tuple[int, ...] = ()) -> LeaseReply:
+        known = peers_digest(map(host_uuid, knows))
+        request = LeaseRequest(host=host_uuid(number), journal="j", epoch=1, peers_known=known)
+        subject = self.subjects.lease(host_uuid(number))
+        reply = await self.bus.request(subject, encode(request), timeout_s=1.0)
+        return decode(reply, LeaseReply)  # type: ignore[arg-type]  # a union
 
     async def reports_an_inventory(self, number: int, body: HostInventory) -> None:
         self.reports[number] = self.reports.get(number, 0) + 1
@@ -182,3 +197,41 @@ async def test_a_lost_host_is_live_again_with_its_lease_and_not_by_its_word_alon
         assert granted.wants_inventory
         await pool.reports_an_inventory(2, inventory(2))
         assert pool.is_live(host_ref(2))
+
+
+@virtual
+async def test_a_host_that_has_just_joined_gets_a_lease_once_every_other_has_said_that_it_knows_it() -> (
+    None
+):
+    # In failsafe they would keep guests by the promises of all peers that they know: this one has made none.
+    async with stage(*a_pool(2), host_joined(3)) as pool:
+        await pool.asks_for_a_lease(1, knows=(2,))
+        await pool.asks_for_a_lease(2, knows=(1, 3))
+        assert await pool.asks(3) == LeaseRefused(term=1, reason="not_known_to_all")
+
+        await pool.asks_for_a_lease(1, knows=(2, 3))
+        await pool.asks_for_a_lease(3)
+
+
+@virtual
+async def test_a_silent_host_keeps_newcomers_out_until_a_peer_of_it_has_long_had_a_lease() -> None:
+    async with stage(*a_pool(2), host_joined(3)) as pool:
+        for second in range(40):
+            await pool.asks_for_a_lease(1, knows=(2, 3))
+            refused = isinstance(await pool.asks(3), LeaseRefused)
+            # Host 2 is lost after lease, fence and margin; until then it may live by what it was last granted.
+            assert refused == pool.is_live(host_ref(2)), second
+            await asyncio.sleep(1.0)
+        assert not pool.is_live(host_ref(2))
+
+
+@virtual
+async def test_a_host_that_was_alone_and_is_silent_keeps_newcomers_out() -> None:
+    async with stage(*a_pool(1), host_joined(3)) as pool:
+        await pool.asks_for_a_lease(1)
+        for _ in range(60):
+            assert isinstance(await pool.asks(3), LeaseRefused)
+            await asyncio.sleep(1.0)
+        assert not pool.is_live(host_ref(1))
+        await pool.asks_for_a_lease(1, knows=(3,))
+        await pool.asks_for_a_lease(3)

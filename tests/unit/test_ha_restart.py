@@ -91,6 +91,10 @@ def failed_there(scenario: Scenario, vm: VmRef = VM) -> HostRef:
     return operation.host
 
 
+# A pool with this has a second host that lives, and takes nobody.
+NO_ROOM: Final = ev.HostDisabled(host=HOST_2)
+
+
 def a_loss(*facts: ev.Event, hosts: int = 3, **described: Any) -> Scenario:
     """A pool with high availability on, whose first host is lost."""
     scenario = given(*a_pool(hosts, **described), ENABLED, *facts).after(1_000)
@@ -115,6 +119,14 @@ def test_no_vm_of_a_host_that_is_not_lost_is_touched_however_silent() -> None:
 
 def test_without_high_availability_nothing_is_restarted() -> None:
     scenario = given(*a_pool(3), *running(**PROTECTED)).when_lost(HOST).then_so()
+    assert look(scenario) == []
+    assert scenario.vm().power_state is PowerState.RUNNING
+
+
+def test_where_no_host_lives_nothing_is_reset_whoever_returns_says_first_what_it_runs() -> None:
+    scenario = given(*a_pool(1), ENABLED, *running(**PROTECTED)).when_lost(HOST).then_so()
+    assert look(scenario) == []
+    scenario.when_host_says(inventory(1, seen())).then_so()
     assert look(scenario) == []
     assert scenario.vm().power_state is PowerState.RUNNING
 
@@ -205,7 +217,7 @@ def test_a_start_that_always_fails_is_given_up_once_and_stays_so() -> None:
 
 
 def test_lack_of_room_is_no_try_and_the_vm_starts_when_there_is_some() -> None:
-    scenario = a_loss(*running(**PROTECTED), hosts=1)
+    scenario = a_loss(*running(**PROTECTED), NO_ROOM, hosts=2)
     assert kinds(look(scenario)) == ["VmReset", "VmRestartDue"]
     assert look(scenario.after(100_000)) == []
     scenario.record([ev.HostCameAlive(host=HOST)])
@@ -313,7 +325,7 @@ def test_protecting_a_running_vm_makes_the_wish_and_unprotecting_ends_it() -> No
 
 
 def test_a_restart_that_is_owed_ends_with_the_wish() -> None:
-    scenario = a_loss(*running(**PROTECTED), hosts=1)
+    scenario = a_loss(*running(**PROTECTED), NO_ROOM, hosts=2)
     look(scenario)
     scenario.when_called("VM.set_ha_restart_priority", VM, "").then_so()
     assert kinds(look(scenario)) == ["VmRestartEnded"]
@@ -333,7 +345,7 @@ def test_high_availability_is_switched_on_once_and_only_while_all_hosts_live() -
 
 
 def test_switching_it_off_forgets_what_is_owed() -> None:
-    scenario = a_loss(*running(**PROTECTED), hosts=1)
+    scenario = a_loss(*running(**PROTECTED), NO_ROOM, hosts=2)
     look(scenario)
     scenario.when_called("pool.disable_ha").then_so()
     assert not scenario.pool.restarts
