@@ -22,6 +22,7 @@ from pool_master.shell.api import Api
 from pool_master.shell.api_sessions import SessionApi
 from pool_master.shell.audit import Audit
 from pool_master.shell.event_log import JetStreamLog
+from pool_master.shell.fencing import Fencing, read_devices
 from pool_master.shell.follower import HistoryBroken
 from pool_master.shell.http_app import make_app
 from pool_master.shell.http_protocol import HttpLimits
@@ -144,6 +145,7 @@ async def _serve(config: MasterConfig, bus: NatsBus) -> int:
                     api=api,
                     wall_clock_us=lambda: time.time_ns() // 1_000,
                     registry=registry,
+                    fencing=_fencing(config),
                     on_leading=lambda: _write_ready_file(config, url),
                 )
             )
@@ -162,6 +164,11 @@ def _users(config: MasterConfig) -> dict[str, User]:
         return read_users(config.user, Path(config.password_file))
     except (OSError, ValueError) as error:
         raise ConfigError(f"password_file: {error}") from error
+
+
+def _fencing(config: MasterConfig) -> Fencing:
+    devices = read_devices(Path(config.fence_file)) if config.fence_file else {}
+    return Fencing(devices, wait_s_max=config.fence_wait_s_max)
 
 
 def _listeners(config: MasterConfig) -> list[TcpListener | UnixListener]:

@@ -61,6 +61,12 @@ class MasterConfig:
         12.0, "how long a leader that cannot renew goes on granting leases (seconds)"
     )
 
+    fence_file: str = setting(
+        "",
+        "TOML file with a table per host uuid: agent, and that fence agent's parameters; empty: none",
+    )
+    fence_wait_s_max: float = setting(20.0, "how long a fence agent may take (seconds)")
+
     def __post_init__(self) -> None:
         if not POOL_NAME.fullmatch(self.pool):
             raise ConfigError("pool: letters, digits and - only")
@@ -72,6 +78,8 @@ class MasterConfig:
             raise ConfigError("nats_replicas: 1, 3 or 5")
         if self.body_bytes_max < 1:
             raise ConfigError("body_bytes_max: must be at least 1")
+        if not self.fence_wait_s_max > 0:
+            raise ConfigError("fence_wait_s_max: must be above 0")
         for problem in self.lease_times.problems():
             raise ConfigError(problem)
         _ = self.listen_address

@@ -129,6 +129,29 @@ def forget(context: typer.Context, host: HostName, *, as_json: JsonFlag = False)
         terminal.say(f"{name} is no longer in the pool.")
 
 
+@app.command("declare-dead")
+def declare_dead(
+    context: typer.Context,
+    host: HostName,
+    *,
+    reason: Annotated[str, typer.Option(help="How you know: kept in the log as the proof.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Vouch that a host's machine is off: its VMs are halted in the log, and may be started elsewhere."""
+    with pool_of(context) as client:
+        ref = find(client, "host", host)
+        if not yes and not as_json:
+            name = client.call("host.get_name_label", ref)
+            typer.confirm(
+                f"Is {name} off for certain? A guest that still runs there destroys its disks.",
+                abort=True,
+                err=True,
+            )
+        client.call("host.declare_dead", ref, reason)
+        _after(client, ref, as_json=as_json)
+
+
 def _call(context: typer.Context, host: str, message: str, *, as_json: bool) -> None:
     with pool_of(context) as client:
         ref = find(client, "host", host)

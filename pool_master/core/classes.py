@@ -12,6 +12,7 @@ from typing import Any, Final
 from pool_master.core import (
     ha_messages,
     ha_queries,
+    host_death,
     host_messages,
     network_messages,
     task_messages,
@@ -213,6 +214,8 @@ VM_MESSAGES: Final = (
     *vif_messages.VM_MESSAGES,
 )
 
+HOST_MESSAGES: Final = (*host_messages.MESSAGES, *host_death.MESSAGES)
+
 CLASSES: Final[tuple[ClassModel, ...]] = (
     SESSION_MODEL,
     EVENT_MODEL,
@@ -223,7 +226,7 @@ CLASSES: Final[tuple[ClassModel, ...]] = (
         (*fields_of(PoolRecord), *INERT_POOL_FIELDS),
         messages=(*ha_messages.POOL_MESSAGES, *ha_queries.MESSAGES, *MASTER_MESSAGES),
     ),
-    _model("host", "A physical host", "hosts", HOST_FIELDS, messages=host_messages.MESSAGES),
+    _model("host", "A physical host", "hosts", HOST_FIELDS, messages=HOST_MESSAGES),
     _model("host_metrics", "The metrics of a host", "host_metrics", fields_of(HostMetrics)),
     _model("VM", "A virtual machine (or 'guest').", "vms", VM_FIELDS, messages=VM_MESSAGES),
     _model("VM_metrics", "The metrics of a VM", "vm_metrics", VM_METRICS_FIELDS),

@@ -85,6 +85,12 @@ class LeaseTable:
         since = self.steady_since.get(host_uuid, math.inf)
         return self.holds(host_uuid, now) and now - since >= self.times.dead_after_s
 
+    def may_hold(self, host_uuid: str, now: float) -> bool:
+        """Whether the host may have a lease, of this leader or of its predecessor."""
+        predecessor_stopped = self.since + self.grace_s
+        granted = self.granted.get(host_uuid, predecessor_stopped)
+        return now < max(granted, predecessor_stopped) + self.times.lease_s
+
     def surely_dead_at(self, host_uuid: str) -> float:
         """Give when the host's guests are surely dead, if it is granted nothing more."""
         predecessor_stopped = self.since + self.grace_s

@@ -25,6 +25,7 @@ from pool_master.core.session_model import Session
 from pool_master.core.task import Task
 from pool_master.shell.calls import Call, Failure, Success
 from pool_master.shell.changes import Changes
+from pool_master.shell.host_fate import HostFate
 from pool_master.shell.http_app import Health, Peer
 from pool_master.shell.mastership import Mastership
 from pool_master.shell.requests import request_of
@@ -69,6 +70,7 @@ class Reign:
     writer: Writer
     changes: Changes
     mastership: Mastership
+    host_fate: HostFate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

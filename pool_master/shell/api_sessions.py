@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pool_master.core import events as ev
 from pool_master.core.classes import RECORD_BUILDERS
+from pool_master.core.context import Context
 from pool_master.core.feed import (
     Change,
     Subscription,
@@ -18,6 +19,7 @@ from pool_master.core.feed import (
     token_of,
     valid_ref_counts,
 )
+from pool_master.core.host_death import DeclareDead
 from pool_master.core.marshal import field_value, record_builder
 from pool_master.core.pool import TABLE_OF_CLASS, Pool
 from pool_master.core.session_model import (
@@ -38,6 +40,7 @@ from pool_master.shell.http_app import LocalRoot, Peer
 from pool_master.shell.requests import request_of
 from pool_master.shell.sessions import Sessions, Watch
 from pool_master.shell.writer import Wish
+from shared.codec import moment_from_us
 from shared.enums import EventOperation
 from shared.errors import (
     HandleInvalid,
@@ -78,6 +81,8 @@ class SessionApi:
         request = request_of(caller.method, caller.message, caller.values)
         if caller.model.name == "pool":
             return await reign.mastership.answer(caller.method, request, reign.writer.pool)
+        if isinstance(request, DeclareDead):
+            return await self._declare_dead(caller, request, reign)
         match caller.method:
             case "session.logout":
                 self._sessions.logout(caller.session.ref)
@@ -99,6 +104,16 @@ class SessionApi:
                 return reign.writer.pool.sequence
             case _:
                 return self._field(caller, request)
+
+    @staticmethod
+    async def _declare_dead(caller: Caller, request: DeclareDead, reign: Reign) -> None:
+        context = Context(
+            command_id=caller.command_id,
+            now=moment_from_us(reign.writer.pool.time_us),
+            actor=caller.actor,
+            label=caller.label,
+        )
+        await reign.host_fate.declare_dead(request.host, request.reason, context)
 
     def _field(self, caller: Caller, request: OfSession | OfUuid) -> Any:
         if isinstance(request, OfUuid):

@@ -1,8 +1,8 @@
 """The leader's side of the conversation with hosts: commands out, reports in, leases, and who is lost.
 
 Rules: a command is published only after the operation that needs it is in the log; a report is acknowledged only after
-its events are; both may be repeated at will. A lease is granted only while this master has the authority to; a host is
-declared lost only when its guests are surely dead (the arithmetic is in core.lease).
+its events are; both may be repeated at will. A lease is granted only while this master has the authority to; who is
+lost is `host_fate`'s to say.
 """
 
 import asyncio
@@ -21,7 +21,8 @@ from pool_master.core.lease import LeaseTable
 from pool_master.core.newcomers import may_have_first_lease
 from pool_master.core.plan import plan, plan_all, plan_stale
 from pool_master.core.pool import Pool
-from pool_master.core.reconcile import decide_host_lost
+from pool_master.shell.fencing import NO_FENCING, Fencing
+from pool_master.shell.host_fate import HostFate
 from pool_master.shell.writer import Commit, Wish, Writer
 from shared.bus import Bus, BusUnavailable, Delivery
 from shared.codec import DecodeError, decode, encode, moment_from_us
@@ -44,9 +45,6 @@ from shared.subjects import Subjects, host_of
 
 log = structlog.get_logger(__name__)
 
-WATCH_S: Final = 0.25
-# So long without a word from the store or any host, and it is the leader that is cut off.
-DEAF_S: Final = 2.0
 REPLAN_S: Final = 10.0
 PUBLISH_S_MAX: Final = 5.0
 PUBLISH_PAUSE_S: Final = 0.2
@@ -84,20 +82,27 @@ class HostLink:
         has_authority: Callable[[], bool],
         answered_at: Callable[[], float],
         counters: HostMetricsCounters,
+        fencing: Fencing = NO_FENCING,
     ) -> None:
         self._bus = bus
         self._subjects = subjects
         self._writer = writer
         self._leases = leases
         self._has_authority = has_authority
-        self._answered_at = answered_at
         self._asked_at = 0.0
-        self._giving_up: dict[str, None] = {}
+        self._inventories: set[str] = set()
+        self.fate = HostFate(
+            writer,
+            leases,
+            fencing,
+            has_authority=has_authority,
+            heard_at=lambda: max(answered_at(), self._asked_at),
+            forget=self._inventories.discard,
+        )
         self._counters = counters
         self._owed: dict[HostRef, dict[str, HostCommand]] = {}
         self._is_owing = asyncio.Event()
         self._awaited: dict[str, None] = {}
-        self._inventories: set[str] = set()
         self._peers: dict[str, str] = {}
         self._knowledge: dict[str, str] = {}
         writer.listeners.append(self._tell)
@@ -115,7 +120,7 @@ class HostLink:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._send())
                 group.create_task(self._listen(group))
-                group.create_task(self._watch())
+                group.create_task(self.fate.watch())
                 group.create_task(self._replan())
         finally:
             await subscription.close()
@@ -301,7 +306,7 @@ class HostLink:
             self._refuse("unknown host", host=request.host)
             return LeaseRefused(term=term, reason="unknown_host")
         self._asked_at = asyncio.get_running_loop().time()
-        if not self._has_authority() or request.host in self._giving_up:
+        if not self._has_authority() or self.fate.refuses(request.host):
             return LeaseRefused(term=term, reason="no_authority")
         if request.peer_address:
             self._peers[request.host] = request.peer_address
@@ -340,47 +345,3 @@ class HostLink:
             return self._leases.is_steady(uuid, now)
 
         return may_have_first_lease(self._pool, host, knows_all=knows_all, is_steady=is_steady)
-
-    async def _watch(self) -> None:
-        """Declare lost whose guests are surely dead; asks the lease table often, and the log only then."""
-        me = Actor(ActorKind.MASTER, self._pool.master)
-        while True:
-            await asyncio.sleep(WATCH_S)
-            for host in list(self._pool.hosts.values()):
-                if self._is_lost(self._pool, host):
-                    self._inventories.discard(host.uuid)
-                    # Nobody may be granted a lease of the epoch that this ends.
-                    self._giving_up[host.uuid] = None
-                    try:
-                        await self._declare_lost(host, me)
-                    finally:
-                        del self._giving_up[host.uuid]
-
-    def _is_lost(self, pool: Pool, host: Host) -> bool:
-        """Whether a host that the log has as live is surely dead, as far as this master can tell."""
-        now = asyncio.get_running_loop().time()
-        if now - max(self._answered_at(), self._asked_at) > DEAF_S:
-            self._leases.hear_nobody(now)
-        is_dead = self._leases.is_surely_dead(host.uuid, now)
-        return is_dead and pool.is_live(host.ref) and self._has_authority()
-
-    async def _declare_lost(self, host: Host, me: Actor) -> None:
-        def decide(pool: Pool) -> list[ev.Event]:
-            # Again: the log may have been away since, and with it the host.
-            if not self._is_lost(pool, host):
-                return []
-            return decide_host_lost(pool, host.ref, self._evidence(host))
-
-        try:
-            identity = f"lost/{host.ref}/{self._writer.tail.position}"
-            await self._writer.submit(Wish(decide, me, identity, "lease expired"))
-        except XenApiError as error:
-            log.warning("host_link.lost_undeclared", host=host.uuid, why=str(error))
-
-    def _evidence(self, host: Host) -> str:
-        times = self._leases.times
-        granted = self._leases.surely_dead_at(host.uuid) - times.dead_after_s
-        return (
-            f"no lease since {asyncio.get_running_loop().time() - granted:.1f} s"
-            f" (lease {times.lease_s:g} s, fence {times.fence_s:g} s, margin {times.margin_s:g} s)"
-        )

@@ -21,6 +21,7 @@ from pool_master.shell.announcer import Announcer
 from pool_master.shell.api import Api, Reign
 from pool_master.shell.changes import Changes
 from pool_master.shell.event_log import EventLog, LogConflict, LogUnavailable
+from pool_master.shell.fencing import NO_FENCING, Fencing
 from pool_master.shell.follower import Follower
 from pool_master.shell.ha_keeper import HaKeeper
 from pool_master.shell.host_link import HostLink, HostMetricsCounters
@@ -59,6 +60,7 @@ class MasterParts:
     api: Api
     wall_clock_us: Callable[[], int]
     registry: CollectorRegistry
+    fencing: Fencing = NO_FENCING
     on_leading: Callable[[], None] = lambda: None
     sources: Sources = REAL_SOURCES
 
@@ -203,13 +205,14 @@ class Master:
                 has_authority=parts.leadership.has_authority,
                 answered_at=lambda: parts.leadership.answered_at,
                 counters=self._counters,
+                fencing=parts.fencing,
             )
             announcer = Announcer(parts.bus, parts.subjects, parts.event_log, writer)
             keeper = HaKeeper(writer, wall_clock_us=parts.wall_clock_us)
             async with _running(
                 link.run(), announcer.run(), keeper.run(), keep_tasks(writer)
             ) as second:
-                parts.api.crown(Reign(writer, changes, self._mastership()))
+                parts.api.crown(Reign(writer, changes, self._mastership(), link.fate))
                 self._gauge.set(1)
                 parts.on_leading()
                 log.info("master.leads", term=election.term, position=writer.tail.position)
