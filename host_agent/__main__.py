@@ -118,6 +118,7 @@ async def assembled(config: AgentConfig) -> AsyncIterator[Agent]:
             bus=bus,
             journal=journal,
             hypervisor=chosen.hypervisor,
+            storage=chosen.storage,
             peers=TcpPeers(
                 listen_host=config.peer_listen,
                 port=config.peer_port,

@@ -207,6 +207,104 @@ class IpConfigurationMode(StrEnum):
     STATIC = "Static"
 
 
+class StorageOperation(StrEnum):
+    """storage_operations: what is done to an SR."""
+
+    SCAN = "scan"
+    DESTROY = "destroy"
+    FORGET = "forget"
+    PLUG = "plug"
+    UNPLUG = "unplug"
+    UPDATE = "update"
+    VDI_CREATE = "vdi_create"
+    VDI_INTRODUCE = "vdi_introduce"
+    VDI_DESTROY = "vdi_destroy"
+    VDI_RESIZE = "vdi_resize"
+    VDI_CLONE = "vdi_clone"
+    VDI_SNAPSHOT = "vdi_snapshot"
+    VDI_MIRROR = "vdi_mirror"
+    VDI_ENABLE_CBT = "vdi_enable_cbt"
+    VDI_DISABLE_CBT = "vdi_disable_cbt"
+    VDI_DATA_DESTROY = "vdi_data_destroy"
+    VDI_LIST_CHANGED_BLOCKS = "vdi_list_changed_blocks"
+    VDI_SET_ON_BOOT = "vdi_set_on_boot"
+    PBD_CREATE = "pbd_create"
+    PBD_DESTROY = "pbd_destroy"
+
+
+class VdiOperation(StrEnum):
+    """vdi_operations."""
+
+    CLONE = "clone"
+    COPY = "copy"
+    RESIZE = "resize"
+    RESIZE_ONLINE = "resize_online"
+    SNAPSHOT = "snapshot"
+    MIRROR = "mirror"
+    DESTROY = "destroy"
+    FORGET = "forget"
+    UPDATE = "update"
+    FORCE_UNLOCK = "force_unlock"
+    GENERATE_CONFIG = "generate_config"
+    ENABLE_CBT = "enable_cbt"
+    DISABLE_CBT = "disable_cbt"
+    DATA_DESTROY = "data_destroy"
+    LIST_CHANGED_BLOCKS = "list_changed_blocks"
+    SET_ON_BOOT = "set_on_boot"
+    BLOCKED = "blocked"
+
+
+class VbdOperation(StrEnum):
+    """vbd_operations."""
+
+    ATTACH = "attach"
+    EJECT = "eject"
+    INSERT = "insert"
+    PLUG = "plug"
+    UNPLUG = "unplug"
+    UNPLUG_FORCE = "unplug_force"
+    PAUSE = "pause"
+    UNPAUSE = "unpause"
+
+
+class VdiType(StrEnum):
+    """vdi_type."""
+
+    SYSTEM = "system"
+    USER = "user"
+    EPHEMERAL = "ephemeral"
+    SUSPEND = "suspend"
+    CRASHDUMP = "crashdump"
+    HA_STATEFILE = "ha_statefile"
+    METADATA = "metadata"
+    REDO_LOG = "redo_log"
+    RRD = "rrd"
+    PVS_CACHE = "pvs_cache"
+    CBT_METADATA = "cbt_metadata"
+
+
+class OnBoot(StrEnum):
+    """on_boot: what becomes of a disk's content when its VM boots."""
+
+    RESET = "reset"
+    PERSIST = "persist"
+
+
+class VbdType(StrEnum):
+    """vbd_type."""
+
+    CD = "CD"
+    DISK = "Disk"
+    FLOPPY = "Floppy"
+
+
+class VbdMode(StrEnum):
+    """vbd_mode."""
+
+    RO = "RO"
+    RW = "RW"
+
+
 class Role(StrEnum):
     """XenAPI's roles, least first; a role may do all that the roles before it may."""
 

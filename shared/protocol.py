@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from shared.enums import OnCrashBehaviour, OnNormalExit, VmTrigger
+from shared.storage_protocol import DiskConfig, StorageAction, StorageObservation
 
 PROTOCOL_VERSION: Final = 1
 
@@ -36,18 +37,6 @@ class DomainChange(StrEnum):
     MIGRATED_IN = "migrated_in"
     MIGRATED_OUT = "migrated_out"
     FENCED = "fenced"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiskConfig:
-    """A disk of a domain: a file or block device on the host."""
-
-    device: str
-    source: str
-    format: str = "raw"
-    read_only: bool = False
-    is_cdrom: bool = False
-    is_shared: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,6 +249,7 @@ HostAction = (
     | ResumeDomain
     | SettleResume
     | DiscardImage
+    | StorageAction
 )
 
 
@@ -301,13 +291,17 @@ class DomainObservation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandSucceeded:
-    """The command's effect is there; `observation` is the domain after it, None where none is left."""
+    """The command's effect is there; `observation` is the domain after it, None where none is left.
+
+    `storage` is what a command about disks has left. Such a command has the uuid of the disk or SR in `vm_uuid`.
+    """
 
     command_id: str
     task: str
     vm_uuid: str
     incarnation: int
     observation: DomainObservation | None = None
+    storage: StorageObservation | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

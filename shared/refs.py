@@ -38,6 +38,7 @@ NULL_HOST: Final = HostRef(NULL)
 NULL_TASK: Final = TaskRef(NULL)
 NULL_VDI: Final = VdiRef(NULL)
 NULL_SR: Final = SrRef(NULL)
+NULL_VBD: Final = VbdRef(NULL)
 
 _NAMESPACE: Final = uuid.UUID("6c1f9d5e-5d0b-4a36-9a57-7d6f2f1a8f10")
 

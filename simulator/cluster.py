@@ -30,6 +30,7 @@ from host_agent.shell.simulated_hypervisor import (
     SimulatedMachine,
     SimulatedTimings,
 )
+from host_agent.shell.simulated_storage import SimulatedStorage
 from pool_master.core.pool import Pool
 from pool_master.shell.api import Api
 from pool_master.shell.api_sessions import SessionApi
@@ -311,11 +312,11 @@ class Cluster:
         self.links = Links(self.broker)
         self.store = WatchedStore()
         self.fabric = SimulatedFabric(self.store)
+        self.storage: dict[str, bytes] = {}
         self.silent_peers: list[str] = []
         self.network = PeerNetwork(delay_s=0.002, reaches=self._peers_reach)
         self.defects: list[str] = []
-        self.trouble = Trouble()
-        self.client_drops = 0.0
+        self.trouble, self.client_drops = Trouble(), 0.0
         self.timings = SimulatedTimings(
             call_s=self.random.choice((0.0, 0.005, 0.05)),
             start_s=self.random.choice((0.05, 0.5, 2.0)),
@@ -419,7 +420,6 @@ class Cluster:
     def start_agent(self, host: Host) -> None:
         assert host.process is None or host.process.is_dead
         process = host.process = Process(self.loop, host.name)
-        bus = ProcessBus(self.broker, host.name, process)
         hypervisor = SimulatedHypervisor(
             self.fabric,
             host.name,
@@ -429,12 +429,12 @@ class Cluster:
         )
 
         async def live() -> None:
-            journal = await open_memory_journal(host.disk)
             host.agent = Agent(
                 AgentConfig(pool=POOL, nats_urls=("memory",), host_uuid=host.uuid),
-                bus=bus,
-                journal=journal,
+                bus=ProcessBus(self.broker, host.name, process),
+                journal=await open_memory_journal(host.disk),
                 hypervisor=hypervisor,
+                storage=SimulatedStorage(self.storage, host.name),
                 peers=_ProcessPeers(self.network, host.name, process),
                 watchdog=host.watchdog,
                 wall_clock=lambda: int(self.loop.time() * 1_000_000),

@@ -29,10 +29,16 @@ from shared.protocol import (
     StartDomain,
     UnpauseDomain,
 )
+from shared.storage_protocol import (
+    DeleteDisk,
+    MakeDisks,
+    ResizeDisk,
+)
 
 CommandOutcome = CommandSucceeded | CommandFailed
 
 STARTING: Final = (StartDomain, RestartDomain, ResumeDomain)
+# Besides what brings a guest to run, what changes a disk: without a lease the pool may give it to a guest elsewhere.
 LEASE_BOUND: Final = (
     StartDomain,
     RestartDomain,
@@ -40,6 +46,9 @@ LEASE_BOUND: Final = (
     SettleResume,
     UnpauseDomain,
     MigrateDomain,
+    MakeDisks,
+    ResizeDisk,
+    DeleteDisk,
 )
 
 

@@ -23,7 +23,11 @@ from host_agent.core.scheduling import (
 )
 from shared.codec import DecodeError, decode, encode
 from shared.enums import OnCrashBehaviour, OnNormalExit
-from shared.protocol import DiskConfig, DomainConfig, NicConfig
+from shared.protocol import (
+    DomainConfig,
+    NicConfig,
+)
+from shared.storage_protocol import DiskConfig
 
 METADATA_NAMESPACE: Final = "urn:vmpool:domain:1"
 NAME_PREFIX: Final = "vmpool-"
@@ -263,6 +267,8 @@ def _disk(devices: Element, disk: DiskConfig, target: str, emulation: DomainEmul
         SubElement(element, "source", {"dev" if is_block else "file": disk.source})
     bus = {"hd": "ide", "sd": "sata", "vd": "virtio"}.get(target[:2], "xen")
     SubElement(element, "target", dev=target, bus=bus)
+    if disk.is_sharable:
+        SubElement(element, "shareable")
     if disk.read_only or disk.is_cdrom:
         SubElement(element, "readonly")
 

@@ -27,6 +27,7 @@ from host_agent.shell.lease_keeper import LeaseKeeper, Watchdog
 from host_agent.shell.metrics import Metrics
 from host_agent.shell.peers import Peers
 from host_agent.shell.reporter import Reporter
+from host_agent.shell.storage import Storage
 from host_agent.shell.turn import Turn
 from shared.bus import Bus, BusUnavailable, Delivery
 from shared.protocol import (
@@ -62,6 +63,7 @@ class Agent:
         bus: Bus,
         journal: Journal,
         hypervisor: Hypervisor,
+        storage: Storage,
         peers: Peers,
         watchdog: Watchdog,
         wall_clock: Callable[[], int],
@@ -74,12 +76,10 @@ class Agent:
         self._peers = peers
         self._subjects = Subjects(config.pool)
         self._touched = Touched()
-        self._domains_changed = Bell()
-        self._inventory_due = Bell()
+        self._domains_changed, self._inventory_due = Bell(), Bell()
         self._wants_inventory = True
         self._is_first_inventory = True
-        self._term_of_inventory = 0
-        self._replied_at = -1.0
+        self._term_of_inventory, self._replied_at = 0, -1.0
         self._stopping = anyio.Event()
         self._progress: dict[str, tuple[HostCommand, float]] = {}
         self._progressed = Bell()
@@ -115,6 +115,7 @@ class Agent:
             losses=self.lease.losses,
             on_progress=self._on_progress,
             starts_max=config.starts_max,
+            storage=storage,
         )
 
     async def run(self) -> None:

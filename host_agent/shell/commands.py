@@ -17,6 +17,8 @@ from host_agent.core.admit import CommandOutcome
 from host_agent.shell.bell import Bell
 from host_agent.shell.hypervisor import Hypervisor, HypervisorUnavailable
 from host_agent.shell.migration import MigrationRun
+from host_agent.shell.storage import Storage
+from host_agent.shell.storage_commands import StorageRunner
 from host_agent.shell.turn import Turn
 from shared.errors import (
     DomainExists,
@@ -53,6 +55,9 @@ from shared.protocol import (
     StartDomain,
     SuspendDomain,
     UnpauseDomain,
+)
+from shared.storage_protocol import (
+    STORAGE_ACTIONS,
 )
 
 LOOK_PAUSE_S: Final = 1.0
@@ -113,7 +118,9 @@ class CommandRunner:
         losses: Callable[[], int],
         on_progress: Callable[[HostCommand, float], None],
         starts_max: int,
+        storage: Storage,
     ) -> None:
+        self._storage = StorageRunner(storage, losses=losses, on_progress=on_progress)
         self._hypervisor = hypervisor
         self._domains_changed = domains_changed
         self._losses = losses
@@ -122,6 +129,8 @@ class CommandRunner:
 
     async def run(self, turn: Turn, *, is_resumed: bool) -> CommandOutcome:
         """Carry out the turn's command to its end, whatever the hypervisor does meanwhile."""
+        if isinstance(turn.command.action, STORAGE_ACTIONS):
+            return await self._storage.run(turn, turn.command.action)
         pauses = retry_pauses()
         while True:
             try:

@@ -9,9 +9,12 @@ from urllib.parse import parse_qs, urlsplit
 from host_agent.config import AgentConfig
 from host_agent.core.domain_xml import NAME_PREFIX
 from host_agent.shell.fabric_store import FolderStore
+from host_agent.shell.file_storage import FileStorage
 from host_agent.shell.hypervisor import Hypervisor
 from host_agent.shell.simulated_fabric import SimulatedFabric
 from host_agent.shell.simulated_hypervisor import SimulatedHypervisor, SimulatedTimings
+from host_agent.shell.simulated_storage import FolderMapping, SimulatedStorage
+from host_agent.shell.storage import Storage
 from host_agent.shell.watchdog_pipe import Targets
 from shared.settings import ConfigError
 
@@ -21,10 +24,11 @@ QEMU: Final = "qemu"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
-    """A hypervisor, and what a watchdog must kill for it."""
+    """A hypervisor, the storage of its guests, and what a watchdog must kill for it."""
 
     hypervisor: Hypervisor
     targets: Callable[[], Targets]
+    storage: Storage
 
 
 def choose(config: AgentConfig) -> Chosen:
@@ -51,7 +55,11 @@ def choose(config: AgentConfig) -> Chosen:
         console_folder=config.console_folder,
         suspend_folder=config.suspend_folder,
     )
-    return Chosen(hypervisor=LibvirtHypervisor(settings), targets=lambda: libvirt_targets(uri))
+    return Chosen(
+        hypervisor=LibvirtHypervisor(settings),
+        targets=lambda: libvirt_targets(uri),
+        storage=FileStorage(),
+    )
 
 
 def _simulated(path: str, host: str) -> Chosen:
@@ -68,7 +76,8 @@ def _simulated(path: str, host: str) -> Chosen:
     )
     # No lock and nothing to import: a frozen agent may hold the one, and there is no time for the other.
     command = ("sh", "-c", 'rm -f -- "$0"/*', str(folder / host))
-    return Chosen(hypervisor=hypervisor, targets=lambda: Targets(command=command))
+    storage = SimulatedStorage(FolderMapping(folder.with_name(f"{folder.name}.disks")), host)
+    return Chosen(hypervisor=hypervisor, targets=lambda: Targets(command=command), storage=storage)
 
 
 def libvirt_targets(uri: str) -> Targets:

@@ -82,6 +82,21 @@ _SENTENCES: Final[dict[str, str]] = {
     "PifUnplugged": "the bridge of the PIF {pif} is gone",
     "VifCreated": "the network interface {vif} is made",
     "VifDestroyed": "the network interface {vif} is gone",
+    "SrCreated": "the SR {name_label} of type {type} joins the pool",
+    "SrForgotten": "the SR {sr} leaves the pool",
+    "SrMeasured": "{sr} has {physical_size:size}, of which {physical_utilisation:size} are taken",
+    "PbdCreated": "{host} may use the SR {sr}",
+    "PbdDestroyed": "the PBD {pbd} is gone",
+    "PbdAttached": "the PBD {pbd} is plugged",
+    "PbdDetached": "the PBD {pbd} is unplugged",
+    "VdiCreated": "the disk {vdi} is made",
+    "VdiRebased": "the disk {vdi} goes on from {parent}",
+    "VdiMeasured": "the disk {vdi} has {virtual_size:size}",
+    "VdiDestroyed": "the disk {vdi} is gone for good",
+    "VbdCreated": "a VM has the disk or drive {vbd}",
+    "VbdDestroyed": "the disk or drive {vbd} is taken out",
+    "StorageOperationAccepted": "{name_label} is accepted, on {host}",
+    "StorageOperationAdvanced": "{task} goes on with step {step}, the disk {vdi}",
 }
 # The log leaves out what is a field's default.
 _DEFAULTS: Final[dict[str, dict[str, str]]] = {

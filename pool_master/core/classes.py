@@ -16,7 +16,9 @@ from pool_master.core import (
     host_messages,
     network_messages,
     task_messages,
+    vbd_messages,
     vif_messages,
+    vm_cloning,
     vm_config,
     vm_lifecycle,
     vm_live,
@@ -47,10 +49,11 @@ from pool_master.core.pool import Pool
 from pool_master.core.pool_messages import MASTER_MESSAGES
 from pool_master.core.pool_record import INERT_POOL_FIELDS, PoolRecord
 from pool_master.core.session_model import EVENT_MODEL, SESSION_MODEL
+from pool_master.core.storage_classes import STORAGE_CLASSES
 from pool_master.core.task import INERT_TASK_FIELDS, Task
 from pool_master.core.vm import INERT_VM_FIELDS, Console, Vm, VmConfig, VmGuestMetrics, VmMetrics
 from shared.enums import HostOperation, TaskOperation, TaskStatus, VmOperation
-from shared.refs import PifRef, TaskRef, VifRef, VmRef
+from shared.refs import PbdRef, PifRef, TaskRef, VbdRef, VifRef, VmRef
 
 StringMap = dict[str, str]
 
@@ -121,6 +124,12 @@ VM_FIELDS: Final[tuple[Field, ...]] = (
         lambda pool, vm: allowed_operations(vm, is_stranded=pool.is_stranded(vm)),
     ),
     derived(
+        "VBDs",
+        tuple[VbdRef, ...],
+        "virtual block devices",
+        lambda pool, vm: pool.linked("VM.VBDs", vm.ref),
+    ),
+    derived(
         "memory_overhead",
         int,
         "virtualization memory overhead (bytes)",
@@ -137,6 +146,12 @@ HOST_FIELDS: Final[tuple[Field, ...]] = (
     ),
     derived(
         "allowed_operations", tuple[HostOperation, ...], "operations allowed now", _host_allowed
+    ),
+    derived(
+        "PBDs",
+        tuple[PbdRef, ...],
+        "how it reaches SRs",
+        lambda pool, host: pool.linked("host.PBDs", host.ref),
     ),
     derived(
         "current_operations",
@@ -212,6 +227,8 @@ VM_MESSAGES: Final = (
     *vm_queries.MESSAGES,
     *ha_messages.VM_MESSAGES,
     *vif_messages.VM_MESSAGES,
+    *vm_cloning.MESSAGES,
+    *vbd_messages.VM_MESSAGES,
 )
 
 HOST_MESSAGES: Final = (*host_messages.MESSAGES, *host_death.MESSAGES)
@@ -253,6 +270,7 @@ CLASSES: Final[tuple[ClassModel, ...]] = (
         (*fields_of(Pif), *INERT_PIF_FIELDS),
     ),
     _model("console", "A console", "consoles", fields_of(Console)),
+    *(_model(*row, messages=messages) for *row, messages in STORAGE_CLASSES),
     _model(
         "task",
         "A long-running asynchronous task",

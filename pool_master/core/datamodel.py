@@ -145,6 +145,13 @@ ENUM_NAMES: Final[Mapping[str, str]] = {
     "VifOperation": "vif_operations",
     "VifLockingMode": "vif_locking_mode",
     "IpConfigurationMode": "ip_configuration_mode",
+    "StorageOperation": "storage_operations",
+    "VdiOperation": "vdi_operations",
+    "VbdOperation": "vbd_operations",
+    "VdiType": "vdi_type",
+    "VbdType": "vbd_type",
+    "VbdMode": "vbd_mode",
+    "OnBoot": "on_boot",
 }
 
 _SCALARS: Final[Mapping[object, WireType]] = {

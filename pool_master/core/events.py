@@ -21,6 +21,7 @@ from pool_master.core.events_live import VmResumed as VmResumed
 from pool_master.core.events_live import VmSuspended as VmSuspended
 from pool_master.core.events_live import VmTuned as VmTuned
 from pool_master.core.network_events import NetworkEvent
+from pool_master.core.storage_events import StorageEvent
 from pool_master.core.vm import VmConfig
 from shared.enums import PowerState, VmOperation
 from shared.refs import NULL_HOST, HostRef, PoolRef, TaskRef, VmRef
@@ -411,6 +412,7 @@ Event = (
     | TaskSucceeded
     | TaskFailed
     | NetworkEvent
+    | StorageEvent
 )
 
 EVENT_TYPES: Final[dict[str, type]] = {event.__name__: event for event in get_args(Event)}

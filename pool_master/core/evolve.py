@@ -10,6 +10,7 @@ from typing import Any, assert_never
 
 from pool_master.core import events as ev
 from pool_master.core import network_events as nev
+from pool_master.core import storage_events as sev
 from pool_master.core.evolve_ha import evolve_ha, evolve_restart
 from pool_master.core.evolve_host import (
     evolve_field,
@@ -20,6 +21,13 @@ from pool_master.core.evolve_host import (
     set_live,
 )
 from pool_master.core.evolve_network import evolve_network, evolve_pif, evolve_vif
+from pool_master.core.evolve_storage import (
+    evolve_pbd,
+    evolve_sr,
+    evolve_storage_operation,
+    evolve_vbd,
+    evolve_vdi,
+)
 from pool_master.core.evolve_task import evolve_end, evolve_operation, evolve_task
 from pool_master.core.evolve_vm import (
     Touched,
@@ -55,6 +63,10 @@ _ARMS: dict[
 
 
 def _arm_of(event: ev.Event) -> Arm:  # noqa: C901, PLR0911, PLR0912 - one arm per family of facts
+    if isinstance(event, sev.StorageEvent):
+        return _storage_arm(event)
+    if isinstance(event, nev.NetworkEvent):
+        return _network_arm(event)
     match event:
         case ev.OperationAccepted() | ev.OperationAdvanced() | ev.OperationProgressed():
             return evolve_operation
@@ -97,6 +109,26 @@ def _arm_of(event: ev.Event) -> Arm:  # noqa: C901, PLR0911, PLR0912 - one arm p
             return evolve_task
         case ev.PoolCreated() | ev.MasterElected():
             return evolve_pool
+    assert_never(event)
+
+
+def _storage_arm(event: sev.StorageEvent) -> Arm:
+    match event:
+        case sev.SrCreated() | sev.SrForgotten() | sev.SrMeasured():
+            return evolve_sr
+        case sev.PbdCreated() | sev.PbdDestroyed() | sev.PbdAttached() | sev.PbdDetached():
+            return evolve_pbd
+        case sev.VdiCreated() | sev.VdiRebased() | sev.VdiMeasured() | sev.VdiDestroyed():
+            return evolve_vdi
+        case sev.VbdCreated() | sev.VbdDestroyed():
+            return evolve_vbd
+        case sev.StorageOperationAccepted() | sev.StorageOperationAdvanced():
+            return evolve_storage_operation
+    assert_never(event)
+
+
+def _network_arm(event: nev.NetworkEvent) -> Arm:
+    match event:
         case nev.NetworkCreated() | nev.NetworkDestroyed():
             return evolve_network
         case nev.PifIntroduced() | nev.PifUnplugged():

@@ -6,12 +6,14 @@ from pool_master.core import events as ev
 from pool_master.core.changed import changed
 from pool_master.core.datamodel import EMPTY_MAP
 from pool_master.core.evolve_network import drop_pifs_of
+from pool_master.core.evolve_storage import drop_pbds_of_host
 from pool_master.core.evolve_vm import Touched
 from pool_master.core.fields import stored_value
 from pool_master.core.host import Host, HostMetrics
 from pool_master.core.network import Network, Vif
 from pool_master.core.pool import TABLE_OF_CLASS, Pool, StaleDomain
 from pool_master.core.pool_record import PoolRecord
+from pool_master.core.storage import Vbd, Vdi
 from pool_master.core.table import Table
 from pool_master.core.vm import Vm
 from shared.codec import moment_from_us
@@ -61,7 +63,7 @@ def evolve_membership(
             for stale in list(pool.stale_domains.values()):
                 if stale.host == event.host:
                     del pool.stale_domains[stale.key]
-            gone_with_it = drop_pifs_of(pool, event.host)
+            gone_with_it = [*drop_pifs_of(pool, event.host), *drop_pbds_of_host(pool, event.host)]
             lost = [("host", event.host), ("host_metrics", old.ref), *gone_with_it]
             return [*lost, *_elect_if_none(pool)]
         case ev.HostEnabled() | ev.HostDisabled():
@@ -190,7 +192,8 @@ def evolve_field(
     holder: Any = record
     value: Any
     is_config = (
-        isinstance(record, Vm | Network | Vif) and event.field in record.config.__struct_fields__
+        isinstance(record, Vm | Network | Vif | Vdi | Vbd)
+        and event.field in record.config.__struct_fields__
     )
     if is_config:
         holder = record.config

@@ -5,6 +5,7 @@ from typing import assert_never
 from pool_master.core import events as ev
 from pool_master.core.changed import changed
 from pool_master.core.datamodel import EMPTY_MAP
+from pool_master.core.evolve_storage import end_storage_operation
 from pool_master.core.evolve_vm import (
     Touched,
     promised_memory,
@@ -127,6 +128,9 @@ def evolve_end(
         running = pool.operations.get(task.ref)
         if running is not None:
             pool.operations[task.ref] = changed(running, is_cancelling=True)
+        on_storage = pool.storage_operations.get(task.ref)
+        if on_storage is not None:
+            pool.storage_operations[task.ref] = changed(on_storage, is_cancelling=True)
         return [("task", task.ref)]
     status, progress, result, error_info = TaskStatus.SUCCESS, 1.0, "", task.error_info
     if isinstance(event, ev.TaskSucceeded):
@@ -152,6 +156,8 @@ def evolve_end(
 
 def _end_operation(pool: Pool, task: TaskRef) -> Touched:
     """An operation is over: its mark and its reservation go with it, whatever became of it (invariant 8)."""
+    if task in pool.storage_operations:
+        return end_storage_operation(pool, task)
     operation = pool.operations.pop(task, None)
     vm = None if operation is None else pool.vms.get(operation.vm)
     if operation is None or vm is None:

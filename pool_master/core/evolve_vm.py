@@ -7,6 +7,7 @@ from typing import assert_never
 from pool_master.core import events as ev
 from pool_master.core.changed import changed
 from pool_master.core.evolve_network import drop_vifs_of, show_nics
+from pool_master.core.evolve_storage import attach_disks, detach_disks, drop_vbds_of
 from pool_master.core.placement import boot_memory
 from pool_master.core.pool import Pool
 from pool_master.core.vm import Console, Vm, VmMetrics
@@ -121,6 +122,7 @@ def evolve_existence(
             if gone is None:
                 return []
             touched = halt(pool, event.vm) + drop_vifs_of(pool, event.vm)
+            touched += drop_vbds_of(pool, event.vm)
             del pool.vms[gone.ref], pool.uuids["VM", gone.uuid]
             old_metrics = pool.vm_metrics.pop(gone.metrics, None)
             if old_metrics is not None:
@@ -140,6 +142,7 @@ def evolve_residence(
     touched = _drop_consoles(pool, vm)
     now = moment_from_us(recorded.time_us)
     incarnation = vm.incarnation if isinstance(event, ev.VmMigrated) else event.incarnation
+    is_new = incarnation != vm.incarnation
     vm = changed(
         vm,
         resident_on=event.host,
@@ -160,6 +163,8 @@ def evolve_residence(
             memory_target=boot_memory(vm, vm.config.memory_dynamic_max),
         )
         touched += _start_metrics(pool, vm, event, now) + show_nics(pool, vm.ref, event.nics)
+        if is_new:
+            touched += attach_disks(pool, vm.ref)
     if isinstance(event, ev.VmResumed):
         vm = changed(vm, power_state=event.power_state, suspend_image="")
         touched += _size(pool, vm, event, now) + show_nics(pool, vm.ref, event.nics)
@@ -218,6 +223,7 @@ def halt(pool: Pool, ref: VmRef) -> Touched:
     if vm is None:
         return []
     touched = _drop_consoles(pool, vm) + show_nics(pool, vm.ref, ())
+    touched += detach_disks(pool, vm.ref)
     halted = changed(
         vm,
         power_state=PowerState.HALTED,

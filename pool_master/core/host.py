@@ -91,7 +91,6 @@ INERT_HOST_FIELDS: Final = (
     inert("crashdumps", tuple[ForeignRef, ...], ()),
     inert("patches", tuple[ForeignRef, ...], ()),
     inert("updates", tuple[ForeignRef, ...], ()),
-    inert("PBDs", tuple[ForeignRef, ...], ()),
     inert("host_CPUs", tuple[ForeignRef, ...], ()),
     inert("license_params", StringMap, EMPTY_MAP),
     inert("ha_statefiles", tuple[str, ...], ()),

@@ -68,7 +68,7 @@ def decide_host_destroy(pool: Pool, request: HostDestroy, _context: Context) -> 
     is_needed = any(
         host.ref in {operation.host, operation.destination}
         for operation in pool.operations.values()
-    )
+    ) or any(operation.host == host.ref for operation in pool.storage_operations.values())
     if is_needed or pool.residents_of(host.ref):
         raise HostHasResidentVms(host.ref)
     return [ev.HostForgotten(host=host.ref)]

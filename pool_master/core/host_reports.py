@@ -14,6 +14,7 @@ from pool_master.core.ha_wish import wished_after_failure
 from pool_master.core.live_changes import LIVE_CHANGES, live_effect
 from pool_master.core.pool import Pool, StaleDomain, stale_key
 from pool_master.core.reconcile import ALIVE, reconcile_change, reconcile_inventory
+from pool_master.core.storage_reports import decide_storage_outcome, is_storage_answer
 from pool_master.core.task import Operation
 from pool_master.core.vm import Vm
 from pool_master.core.vm_migration import STEP_MOVE, STEP_SETTLE
@@ -77,7 +78,12 @@ def _decide_body(
 ) -> list[ev.Event]:
     match body:
         case says.CommandSucceeded() | says.CommandFailed():
-            return _decide_outcome(pool, host, body)
+            on_storage = pool.storage_operations.get(TaskRef(body.task))
+            if on_storage is None:
+                return _decide_outcome(pool, host, body)
+            if not is_storage_answer(on_storage, host, body.command_id):
+                return []
+            return decide_storage_outcome(pool, on_storage, body, context)
         case says.CommandProgressed():
             return _decide_progress(pool, host, body)
         case says.DomainChanged():
@@ -89,12 +95,19 @@ def _decide_body(
 
 
 def _decide_progress(pool: Pool, host: HostRef, body: says.CommandProgressed) -> list[ev.Event]:
+    on_storage = pool.storage_operations.get(TaskRef(body.task))
+    if on_storage is not None and is_storage_answer(on_storage, host, body.command_id):
+        return _progress(pool, on_storage.task, body.progress)
     operation = pool.operations.get(TaskRef(body.task))
     if operation is None or not _is_answer(operation, host, body.command_id):
         return []
-    if not pool.tasks[operation.task].progress < body.progress:
+    return _progress(pool, operation.task, body.progress)
+
+
+def _progress(pool: Pool, task: TaskRef, progress: float) -> list[ev.Event]:
+    if not pool.tasks[task].progress < progress:
         return []
-    return [ev.OperationProgressed(task=operation.task, progress=min(body.progress, 1.0))]
+    return [ev.OperationProgressed(task=task, progress=min(progress, 1.0))]
 
 
 def _decide_outcome(

@@ -6,6 +6,7 @@ host on which it resides or holds a reservation, so a migrating VM counts twice 
 
 from typing import Final
 
+from pool_master.core.disks import attach_error, missing_sr
 from pool_master.core.pool import Pool
 from pool_master.core.vifs import network_error
 from pool_master.core.vm import Vm
@@ -20,6 +21,7 @@ from shared.errors import (
     MemoryConstraintViolation,
     NoHostsAvailable,
     ValueNotSupported,
+    VmRequiresSr,
     XenApiError,
 )
 from shared.refs import NULL_HOST, HostRef
@@ -75,6 +77,7 @@ def boot_error(
         or network_error(pool, vm, host)
         or (memory_error(pool, vm, host) if is_memory_counted else None)
         or _pcpu_error(pool, vm, host)
+        or _storage_error(pool, vm, host)
     )
 
 
@@ -117,6 +120,11 @@ def memory_error(pool: Pool, vm: Vm, host: HostRef) -> XenApiError | None:
     return None
 
 
+def _storage_error(pool: Pool, vm: Vm, host: HostRef) -> XenApiError | None:
+    sr = missing_sr(pool, vm, host)
+    return attach_error(pool, vm) if sr is None else VmRequiresSr(vm.ref, sr)
+
+
 def _pcpu_error(pool: Pool, vm: Vm, host: HostRef) -> XenApiError | None:
     if vm.config.platform.get("vcpu-unrestricted", "").lower() in {"true", "1"}:
         return None
@@ -155,6 +163,6 @@ def choose_host(pool: Pool, vm: Vm, chance: float, *, without: tuple[HostRef, ..
         return by_room[int(len(by_room) * chance * chance)]
     for host in pool.hosts:
         error = boot_error(pool, vm, host)
-        if isinstance(error, HostNotEnoughFreeMemory | HostNotEnoughPcpus):
+        if isinstance(error, HostNotEnoughFreeMemory | HostNotEnoughPcpus | VmRequiresSr):
             raise error
     raise NoHostsAvailable()

@@ -11,6 +11,7 @@ from pool_master.core.host_reports import command_id_of, stale_command_id
 from pool_master.core.live_changes import live_action
 from pool_master.core.placement import boot_memory
 from pool_master.core.pool import Pool, StaleDomain
+from pool_master.core.storage_plan import disk_configs, plan_storage
 from pool_master.core.task import Operation
 from pool_master.core.vifs import nics_on
 from pool_master.core.vm import BOOT_ORDER_DEFAULT, Vm
@@ -44,6 +45,10 @@ def plan(pool: Pool, tasks: Iterable[TaskRef]) -> list[tuple[HostRef, HostComman
     """Give the commands that the operations of these tasks need now, each with the host that must be told."""
     planned = []
     for task in tasks:
+        on_storage = pool.storage_operations.get(task)
+        if on_storage is not None and on_storage.host in pool.hosts:
+            planned += plan_storage(pool, on_storage)
+            continue
         operation = pool.operations.get(task)
         vm = None if operation is None else pool.vms.get(operation.vm)
         if operation is None or vm is None or operation.host not in pool.hosts:
@@ -63,7 +68,7 @@ def _is_past_cancel(operation: Operation) -> bool:
 
 def plan_all(pool: Pool) -> list[tuple[HostRef, HostCommand]]:
     """Give every command that is still owed to live hosts: what a new leader, or a returned host, begins with."""
-    operations = plan(pool, list(pool.operations))
+    operations = plan(pool, [*pool.operations, *pool.storage_operations])
     return [owed for owed in [*operations, *plan_stale(pool)] if pool.is_live(owed[0])]
 
 
@@ -174,4 +179,5 @@ def domain_config(pool: Pool, vm: Vm, operation: Operation) -> DomainConfig:
         actions_after_crash=config.actions_after_crash,
         platform=config.platform,
         nics=nics_on(pool, vm, operation.host),
+        disks=disk_configs(pool, vm.ref, operation.host),
     )

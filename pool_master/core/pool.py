@@ -17,6 +17,7 @@ from pool_master.core.host import Host, HostMetrics
 from pool_master.core.network import Network, Pif, Vif
 from pool_master.core.pool_record import PoolRecord
 from pool_master.core.restart import Restart
+from pool_master.core.storage import Pbd, Sr, StorageOperationRecord, Vbd, Vdi
 from pool_master.core.table import Records, Table
 from pool_master.core.task import Operation, Task
 from pool_master.core.vm import Console, Vm, VmGuestMetrics, VmMetrics
@@ -26,9 +27,13 @@ from shared.refs import (
     HostMetricsRef,
     HostRef,
     NetworkRef,
+    PbdRef,
     PifRef,
     PoolRef,
+    SrRef,
     TaskRef,
+    VbdRef,
+    VdiRef,
     VifRef,
     VmGuestMetricsRef,
     VmMetricsRef,
@@ -98,6 +103,11 @@ class Pool:
     networks: Records[NetworkRef, Network] = attribute(default_factory=Table)
     vifs: Records[VifRef, Vif] = attribute(default_factory=Table)
     pifs: Records[PifRef, Pif] = attribute(default_factory=Table)
+    srs: Records[SrRef, Sr] = attribute(default_factory=Table)
+    pbds: Records[PbdRef, Pbd] = attribute(default_factory=Table)
+    vdis: Records[VdiRef, Vdi] = attribute(default_factory=Table)
+    vbds: Records[VbdRef, Vbd] = attribute(default_factory=Table)
+    storage_operations: Records[TaskRef, StorageOperationRecord] = attribute(default_factory=Table)
     links: Records[str, tuple[str, ...]] = attribute(default_factory=Table)
     operations: Records[TaskRef, Operation] = attribute(default_factory=Table)
     stale_domains: Records[str, StaleDomain] = attribute(default_factory=Table)
@@ -164,6 +174,10 @@ class Pool:
         else:
             self.links.pop(f"{kind}/{holder}", None)
 
+    def is_busy(self, task: TaskRef) -> bool:
+        """Whether a host works on something under this task, or will."""
+        return task in self.operations or task in self.storage_operations
+
     def is_live(self, host: HostRef) -> bool:
         """Whether the log says that the host lives."""
         record = self.hosts.get(host)
@@ -208,11 +222,16 @@ TABLE_OF_CLASS: Final[dict[str, str]] = {
     "network": "networks",
     "VIF": "vifs",
     "PIF": "pifs",
+    "SR": "srs",
+    "PBD": "pbds",
+    "VDI": "vdis",
+    "VBD": "vbds",
 }
 
 TABLES: Final = (
     *TABLE_OF_CLASS.values(),
     "operations",
+    "storage_operations",
     "links",
     "stale_domains",
     "restarts",

@@ -9,8 +9,10 @@ from typing import Final
 
 from pool_master.core import events as ev
 from pool_master.core.context import Context
+from pool_master.core.disks import attach_error, missing_sr
 from pool_master.core.network_messages import decide_bridges
 from pool_master.core.pool import Pool, stale_key
+from pool_master.core.storage_reports import storage_abandoned
 from pool_master.core.task import Operation
 from pool_master.core.vm import Vm
 from pool_master.core.vm_lifecycle import start_again
@@ -71,9 +73,15 @@ def _is_the_one(vm: Vm, host: HostRef, seen: DomainObservation) -> bool:
 def _exit(pool: Pool, vm: Vm, reason: str, context: Context, *, is_restart: bool) -> list[ev.Event]:
     halted = ev.VmHalted(vm=vm.ref, reason=reason)
     # The word of a host that was lost since: nobody there could carry a restart out.
-    if not is_restart or not pool.is_live(vm.resident_on):
+    if not is_restart or not pool.is_live(vm.resident_on) or not _has_its_disks(pool, vm):
         return [halted]
     return [halted, start_again(vm, vm.resident_on, context)]
+
+
+def _has_its_disks(pool: Pool, vm: Vm) -> bool:
+    """Whether the host could build a domain with all disks that the VM has by now."""
+    is_reached = missing_sr(pool, vm, vm.resident_on) is None
+    return is_reached and attach_error(pool, vm) is None
 
 
 def _crash(pool: Pool, vm: Vm, context: Context) -> list[ev.Event]:
@@ -223,7 +231,7 @@ def decide_host_lost(pool: Pool, host: HostRef, evidence: str) -> list[ev.Event]
         elif _is_bound_for(operation, host):
             # Its guests count as dead from now on: nobody may arrive there any more.
             events.append(ev.CancelRequested(task=operation.task))
-    return events
+    return [*events, *storage_abandoned(pool, host)]
 
 
 def _is_bound_for(operation: Operation, host: HostRef) -> bool:

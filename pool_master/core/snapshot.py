@@ -11,6 +11,7 @@ from pool_master.core.network import Network, Pif, Vif
 from pool_master.core.pool import Pool, StaleDomain, Stamp, Tombstone
 from pool_master.core.pool_record import PoolRecord
 from pool_master.core.restart import Restart
+from pool_master.core.storage import Pbd, Sr, StorageOperationRecord, Vbd, Vdi
 from pool_master.core.table import Table
 from pool_master.core.task import Operation, Task
 from pool_master.core.vm import Console, Vm, VmGuestMetrics, VmMetrics
@@ -18,7 +19,7 @@ from shared.codec import from_plain, pack, to_plain, unpack
 from shared.refs import HostRef, VmRef
 
 # Raise it with any change of a record that an old snapshot would decode wrongly.
-SNAPSHOT_SCHEMA: Final = 2
+SNAPSHOT_SCHEMA: Final = 3
 
 RECORD_TYPES: Final[dict[str, type]] = {
     "pools": PoolRecord,
@@ -35,6 +36,11 @@ RECORD_TYPES: Final[dict[str, type]] = {
     "vifs": Vif,
     "pifs": Pif,
     "restarts": Restart,
+    "srs": Sr,
+    "pbds": Pbd,
+    "vdis": Vdi,
+    "vbds": Vbd,
+    "storage_operations": StorageOperationRecord,
 }
 SCALARS: Final = ("sequence", "time_us", "term", "master", "master_address")
 

@@ -46,7 +46,7 @@ class TaskDestroy:
 def decide_task_destroy(pool: Pool, request: TaskDestroy, _context: Context) -> list[ev.Event]:
     """XenAPI reference 4.5; a task that an operation still needs stays until its end."""
     task = task_of(pool, request.self)
-    if task.ref in pool.operations:
+    if pool.is_busy(task.ref):
         raise OperationNotAllowed("the task's operation is still in progress: cancel it, or wait")
     return [ev.TaskDestroyed(task=task.ref)]
 
@@ -65,7 +65,7 @@ def decide_task_cancel(pool: Pool, request: TaskCancel, _context: Context) -> li
         return []
     if not task.is_cancellable:
         raise OperationNotAllowed("this task cannot be cancelled in its present phase")
-    if task.ref in pool.operations:
+    if pool.is_busy(task.ref):
         return [ev.CancelRequested(task=task.ref)]
     # Nobody works on it: a call that waits its turn, or a client's own task.
     return [ev.TaskFailed(task=task.ref, error_info=tuple(TaskCancelled(task.ref).description))]

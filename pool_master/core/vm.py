@@ -265,7 +265,6 @@ INERT_VM_FIELDS: Final = (
     inert("pending_guidances", tuple[str, ...], ()),
     inert("pending_guidances_recommended", tuple[str, ...], ()),
     inert("pending_guidances_full", tuple[str, ...], ()),
-    inert("VBDs", tuple[ForeignRef, ...], ()),
     inert("crash_dumps", tuple[ForeignRef, ...], ()),
     inert("VTPMs", tuple[ForeignRef, ...], ()),
 )

@@ -10,6 +10,7 @@ from pool_master.core import events as ev
 from pool_master.core.allowed import operation_error
 from pool_master.core.context import Context
 from pool_master.core.datamodel import Message, operation
+from pool_master.core.disks import attach_error
 from pool_master.core.ha_guard import preserving_plan
 from pool_master.core.ha_wish import wished_by
 from pool_master.core.lookup import host_of, vm_of
@@ -94,6 +95,8 @@ def decide_start(pool: Pool, request: Start, context: Context) -> list[ev.Event]
     vm = vm_of(pool, request.vm)
     if error := operation_error(vm, VmOperation.START):
         raise error
+    if error := attach_error(pool, vm):
+        raise error
     host = choose_host(pool, vm, context.chance)
     accepted = _start(vm, VmOperation.START, context, host=host, is_paused=request.start_paused)
     return preserving_plan(pool, [accepted, *wished_by(vm, VmOperation.START)], context)
@@ -105,7 +108,7 @@ def decide_start_on(pool: Pool, request: StartOn, context: Context) -> list[ev.E
     host = host_of(pool, request.host)
     if error := operation_error(vm, VmOperation.START_ON):
         raise error
-    if error := boot_error(pool, vm, host.ref):
+    if error := attach_error(pool, vm) or boot_error(pool, vm, host.ref):
         raise error
     accepted = _start(
         vm, VmOperation.START_ON, context, host=host.ref, is_paused=request.start_paused
@@ -236,6 +239,8 @@ def decide_hard_reboot(pool: Pool, request: HardReboot, context: Context) -> lis
 def _reboot(pool: Pool, ref: VmRef, kind: VmOperation, context: Context) -> list[ev.Event]:
     vm = vm_of(pool, ref)
     host = on_its_host(pool, vm, kind)
+    if error := attach_error(pool, vm):
+        raise error
     accepted = accept(vm, kind, context, host=host, incarnation=vm.last_incarnation + 1)
     return [*_cancel_overtaken(pool, vm, kind), accepted]
 

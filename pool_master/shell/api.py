@@ -133,11 +133,7 @@ class Api:
         self.reign = reign
         self._crowned.set()
         for task in list(reign.writer.pool.tasks.values()):
-            if (
-                task.method
-                and not task.is_finished
-                and task.ref not in reign.writer.pool.operations
-            ):
+            if task.method and not task.is_finished and not reign.writer.pool.is_busy(task.ref):
                 self._go_on(self._resume(task, reign))
 
     def depose(self) -> None:
@@ -344,7 +340,7 @@ class Api:
 
     @staticmethod
     def _is_waiting(task: Task, reign: Reign) -> bool:
-        return not task.is_finished and task.ref not in reign.writer.pool.operations
+        return not task.is_finished and not reign.writer.pool.is_busy(task.ref)
 
     def _go_on(self, work: Coroutine[Any, Any, None]) -> None:
         running = asyncio.create_task(work)

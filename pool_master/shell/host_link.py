@@ -13,6 +13,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter
 
 from pool_master.core import events as ev
+from pool_master.core import storage_events as sev
 from pool_master.core.context import Context
 from pool_master.core.events import Actor, ActorKind
 from pool_master.core.host import Host
@@ -131,7 +132,13 @@ class HostLink:
         tasks: dict[TaskRef, None] = {}
         for recorded in commit.events:
             match recorded.event:
-                case ev.OperationAccepted() | ev.OperationAdvanced() | ev.CancelRequested():
+                case (
+                    ev.OperationAccepted()
+                    | ev.OperationAdvanced()
+                    | ev.CancelRequested()
+                    | sev.StorageOperationAccepted()
+                    | sev.StorageOperationAdvanced()
+                ):
                     tasks[recorded.event.task] = None
                 case ev.StaleDomainFound():
                     for owed in plan_stale(self._pool):

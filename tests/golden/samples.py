@@ -14,6 +14,7 @@ from shared.enums import (
     VmOperation,
 )
 from shared.refs import NetworkRef, PifRef, VifRef, VmRef
+from tests.golden.storage_samples import STORAGE_SAMPLES
 from tests.support.facts import (
     HOST,
     HOST_2,
@@ -210,6 +211,7 @@ _EVENTS: Final[tuple[ev.Event, ...]] = (
         is_mac_generated=True,
     ),
     nev.VifDestroyed(vif=VIF),
+    *STORAGE_SAMPLES,
 )
 
 

@@ -246,6 +246,8 @@ def carry_out(
             _suspend_or_resume(host, command, images, goes_well=goes_well)
         case CancelCommand():
             raise AssertionError("cancels are taken at once")
+        case other:
+            raise AssertionError(f"{other} is about storage, which these hosts do not have")
 
 
 def _pause(host: Hypervisor, command: HostCommand, *, goes_well: bool) -> None:

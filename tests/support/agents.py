@@ -24,6 +24,7 @@ from host_agent.shell.simulated_hypervisor import (
     SimulatedTimings,
 )
 from host_agent.shell.simulated_hypervisor import no_faults as never_fails
+from host_agent.shell.simulated_storage import SimulatedStorage
 from shared.codec import decode, encode
 from shared.nats_bus import NatsBus
 from shared.protocol import (
@@ -178,6 +179,7 @@ class Stage:
         self.broker = MemoryBroker(random.Random(1))
         self.broker.ensure_streams(Subjects(POOL))
         self.fabric = SimulatedFabric()
+        self.storage: dict[str, bytes] = {}
         self.network = PeerNetwork()
         self.leader = Leader(MemoryBus(self.broker, "leader"))
         self.disks: dict[int, MemoryJournalDisk] = {}
@@ -209,6 +211,7 @@ class Stage:
             bus=bus,
             journal=await open_memory_journal(disk),
             hypervisor=hypervisor,
+            storage=SimulatedStorage(self.storage, name),
             peers=MemoryPeers(self.network, name),
             watchdog=watchdog,
             wall_clock=lambda: 0,

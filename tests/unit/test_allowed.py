@@ -298,7 +298,8 @@ def test_a_vm_that_must_stay_is_moved_only_by_force(
     [
         (
             a_vm(),
-            "changing_dynamic_range changing_static_range destroy make_into_template start start_on",
+            "changing_dynamic_range changing_static_range clone copy destroy make_into_template"
+            " start start_on",
         ),
         (
             a_vm(PowerState.RUNNING),
@@ -307,10 +308,13 @@ def test_a_vm_that_must_stay_is_moved_only_by_force(
         ),
         (a_vm(PowerState.PAUSED), "hard_reboot hard_shutdown unpause"),
         (a_vm(PowerState.SUSPENDED), "destroy hard_shutdown resume resume_on"),
-        (a_vm(is_a_template=True), "changing_dynamic_range changing_static_range destroy"),
+        (
+            a_vm(is_a_template=True),
+            "changing_dynamic_range changing_static_range clone copy destroy provision",
+        ),
         (
             a_vm(is_a_template=True, is_default_template=True),
-            "changing_dynamic_range changing_static_range",
+            "changing_dynamic_range changing_static_range clone copy provision",
         ),
         (a_vm(PowerState.RUNNING, VmOperation.CLEAN_SHUTDOWN), "hard_reboot hard_shutdown"),
         (a_vm(PowerState.RUNNING, VmOperation.HARD_SHUTDOWN), ""),
@@ -364,7 +368,10 @@ def test_what_is_advertised_is_exactly_what_would_not_be_refused(vm: Vm, is_stra
 @pytest.mark.parametrize(
     ("state", "names"),
     [
-        (PowerState.HALTED, "changing_static_range destroy make_into_template start start_on"),
+        (
+            PowerState.HALTED,
+            "changing_static_range clone copy destroy make_into_template start start_on",
+        ),
         (PowerState.RUNNING, ""),
         (PowerState.PAUSED, ""),
     ],

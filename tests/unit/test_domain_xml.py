@@ -19,7 +19,11 @@ from host_agent.core.domain_xml import (
 )
 from shared.enums import OnCrashBehaviour, OnNormalExit
 from shared.errors import InvalidValue
-from shared.protocol import DiskConfig, DomainConfig, NicConfig
+from shared.protocol import (
+    DomainConfig,
+    NicConfig,
+)
+from shared.storage_protocol import DiskConfig
 
 VM = "5b6bd8d8-8f0c-4a7c-a9f2-8a1e6dd0c0de"
 TCG = DomainEmulation(driver="qemu", accelerator="tcg")

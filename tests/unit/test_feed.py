@@ -163,6 +163,10 @@ def test_clients_can_see_what_they_missed_by_counts() -> None:
         "network": 0,
         "vif": 0,
         "pif": 0,
+        "sr": 0,
+        "pbd": 0,
+        "vdi": 0,
+        "vbd": 0,
     }
 
 
