@@ -223,6 +223,7 @@ def _host_plans(
             "nats_token": token,
             "data_dir": str(folder),
             "peer_port": 0,
+            "suspend_folder": str((lab.shared if lab else data) / "suspend"),
         }
         if lab is None:
             host_uuid = _kept_uuid(folder)

@@ -73,6 +73,7 @@ async def booted() -> AsyncIterator[Guest]:
                 uri=f"qemu:///embed?root={embedded_root_folder()}",
                 accelerator="tcg",
                 console_folder=folder,
+                suspend_folder=f"{folder}/images",
                 has_vnc=False,
             )
         )
@@ -91,7 +92,8 @@ async def booted() -> AsyncIterator[Guest]:
             await guest.says(r"tick 2 cpus=1 ")
             yield guest
         finally:
-            await hypervisor.destroy(wanted.vm_uuid, wanted.incarnation)
+            for seen in await hypervisor.inventory():
+                await hypervisor.destroy(seen.vm_uuid, seen.incarnation)
             await hypervisor.close()
 
 
@@ -144,3 +146,16 @@ async def test_the_power_trigger_is_felt_as_the_power_button() -> None:
         await guest.hypervisor.signal(guest.config.vm_uuid, 1, SendTrigger(trigger=VmTrigger.POWER))
         await guest.says(r"power button")
         await listener.wait_for(DomainChange.POWERED_OFF)
+
+
+async def test_a_resumed_guest_counts_on_where_it_was_suspended() -> None:
+    async with booted() as guest:
+        vm_uuid = guest.config.vm_uuid
+        await guest.hypervisor.suspend(vm_uuid, 1, "image")
+        last = max(map(int, re.findall(r"tick (\d+) ", guest.console.read_text())))
+        before = guest.said
+        await guest.hypervisor.resume(vm_uuid, 2, "image")
+        assert guest.said == before
+        await guest.hypervisor.unpause(vm_uuid, 2)
+        await guest.says(rf"tick {last + 1} ", after=before)
+        assert "tick 1 " not in guest.console.read_text()[before:]
