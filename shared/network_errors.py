@@ -21,6 +21,18 @@ class DeviceAlreadyExists(XenApiError):
     code = "DEVICE_ALREADY_EXISTS"
 
 
+class DeviceAlreadyDetached(XenApiError):
+    """DEVICE_ALREADY_DETACHED [device]."""
+
+    code = "DEVICE_ALREADY_DETACHED"
+
+
+class DeviceDetachTimeout(XenApiError):
+    """DEVICE_DETACH_TIMEOUT [class, device]: the guest does not let go of it."""
+
+    code = "DEVICE_DETACH_TIMEOUT"
+
+
 class InvalidDevice(XenApiError):
     """INVALID_DEVICE [device]."""
 

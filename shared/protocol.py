@@ -10,6 +10,11 @@ from enum import StrEnum
 from typing import Final
 
 from shared.enums import OnCrashBehaviour, OnNormalExit, VmTrigger
+from shared.protocol_devices import AttachNic as AttachNic
+from shared.protocol_devices import DetachNic as DetachNic
+from shared.protocol_devices import DeviceChange as DeviceChange
+from shared.protocol_devices import HostNetwork as HostNetwork
+from shared.protocol_devices import NicConfig as NicConfig
 from shared.storage_protocol import DiskConfig, StorageAction, StorageObservation
 
 PROTOCOL_VERSION: Final = 1
@@ -37,28 +42,6 @@ class DomainChange(StrEnum):
     MIGRATED_IN = "migrated_in"
     MIGRATED_OUT = "migrated_out"
     FENCED = "fenced"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NicConfig:
-    """A network interface of a domain: on a libvirt network where `network` names one, else on a bridge."""
-
-    device: str
-    mac: str
-    bridge: str
-    mtu: int = 1500
-    network: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostNetwork:
-    """A bridge of a host. `device` is its physical uplink; `libvirt_network` names the network that it belongs to."""
-
-    bridge: str
-    device: str = ""
-    mac: str = ""
-    mtu: int = 1500
-    libvirt_network: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,6 +233,8 @@ HostAction = (
     | SettleResume
     | DiscardImage
     | StorageAction
+    | AttachNic
+    | DetachNic
 )
 
 

@@ -168,6 +168,13 @@ def read_consoles(xml: str) -> DomainConsoles:
     return DomainConsoles(rfb=rfb, vt100=vt100)
 
 
+def nic_xml(nic: NicConfig) -> str:
+    """Give the definition of one network interface, for a domain that runs."""
+    holder = Element("devices")
+    _nic(holder, nic)
+    return tostring(holder[0], encoding="unicode")
+
+
 def read_nics(xml: str) -> tuple[str, ...]:
     """Give the MACs of a domain's network interfaces, in lower case and in the domain's order."""
     domain = defusedxml.ElementTree.fromstring(xml)

@@ -10,6 +10,7 @@ from typing import Final
 
 from shared.protocol import (
     DestroyDomain,
+    DetachNic,
     ForgetDomain,
     HostAction,
     MigrateDomain,
@@ -23,7 +24,7 @@ STOPPING: Final = (DestroyDomain, ForgetDomain)
 def is_patient(action: HostAction) -> bool:
     """Say whether `action` is one that waits, possibly long, for the guest."""
     match action:
-        case ShutdownDomain() | MigrateDomain():
+        case ShutdownDomain() | MigrateDomain() | DetachNic():
             return True
         case RestartDomain(clean=clean):
             return clean

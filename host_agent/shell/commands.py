@@ -28,11 +28,15 @@ from shared.errors import (
     VmShutdownTimeout,
     XenApiError,
 )
+from shared.network_errors import DeviceDetachTimeout
 from shared.protocol import (
+    AttachNic,
     CancelCommand,
     CommandFailed,
     CommandSucceeded,
     DestroyDomain,
+    DetachNic,
+    DeviceChange,
     DiscardImage,
     DomainConfig,
     DomainObservation,
@@ -60,6 +64,7 @@ from shared.storage_protocol import (
     STORAGE_ACTIONS,
 )
 
+DETACH_LOOK_S: Final = 0.2
 LOOK_PAUSE_S: Final = 1.0
 BALLOON_LOOK_S: Final = 0.2
 BALLOON_S_MAX: Final = 5.0
@@ -187,13 +192,12 @@ class CommandRunner:
                 return None
             case ResumeDomain(image=image):
                 return await self._resume(turn, image)
-            case SettleResume(image=image, start_paused=paused):
-                await self._hypervisor.discard_image(image)
-                if paused:
-                    return await self._hypervisor.observe(vm_uuid)
-                return await self._hypervisor.unpause(vm_uuid, incarnation)
+            case SettleResume() as settle:
+                return await self._settle_resume(turn, settle)
             case SetDomainVcpus() | SetDomainMemory() | SetDomainScheduler() as tuning:
                 return await self._tune(turn, tuning)
+            case AttachNic() | DetachNic() as change:
+                return await self._change_device(turn, change)
             case SendSysrq() | SendTrigger() as signal:
                 await self._hypervisor.signal(vm_uuid, incarnation, signal)
                 return await self._hypervisor.observe(vm_uuid)
@@ -251,6 +255,34 @@ class CommandRunner:
             await self._hypervisor.destroy(vm_uuid, incarnation)
             raise HostNotLive
         return observation
+
+    async def _settle_resume(self, turn: Turn, settle: SettleResume) -> DomainObservation | None:
+        vm_uuid, incarnation = turn.command.vm_uuid, turn.command.incarnation
+        await self._hypervisor.discard_image(settle.image)
+        if settle.start_paused:
+            return await self._hypervisor.observe(vm_uuid)
+        return await self._hypervisor.unpause(vm_uuid, incarnation)
+
+    async def _change_device(self, turn: Turn, change: DeviceChange) -> DomainObservation | None:
+        """Attach a device; or ask the guest to let go of one and wait until it has, or is no more.
+
+        Raises:
+            DeviceDetachTimeout: it has not.
+        """
+        vm_uuid, incarnation = turn.command.vm_uuid, turn.command.incarnation
+        seen: DomainObservation | None = await self._hypervisor.change_device(
+            vm_uuid, incarnation, change
+        )
+        if isinstance(change, AttachNic):
+            return seen
+        ends_at = anyio.current_time() + change.timeout_s
+        while seen is not None and seen.incarnation == incarnation and change.mac in seen.nics:
+            if not await turn.let_pass():
+                if anyio.current_time() >= ends_at:
+                    raise DeviceDetachTimeout("VIF", change.mac)
+                await anyio.sleep(DETACH_LOOK_S)
+            seen = await self._hypervisor.observe(vm_uuid)
+        return seen
 
     async def _forget(self, vm_uuid: str, incarnation: int) -> None:
         try:

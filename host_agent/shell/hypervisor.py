@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from shared.protocol import (
+    DeviceChange,
     DomainChanged,
     DomainConfig,
     DomainObservation,
@@ -129,6 +130,19 @@ class Hypervisor(Protocol):
             VmBadPowerState: the incarnation is not running here.
             OperationNotAllowed: the hypervisor or the guest cannot do that.
             InvalidValue: a parameter is no number or no list of CPUs.
+        """
+        ...
+
+    async def change_device(
+        self, vm_uuid: str, incarnation: int, change: DeviceChange
+    ) -> DomainObservation:
+        """Attach a device to the running domain, or ask its guest to let go of one, which takes it its own time.
+
+        What is so already stays so: `observe` tells whether the guest has let go.
+
+        Raises:
+            VmBadPowerState: the incarnation is not running here.
+            OperationNotAllowed: the hypervisor or the guest cannot do that.
         """
         ...
 

@@ -27,6 +27,7 @@ from host_agent.shell.hypervisor import (
 )
 from host_agent.shell.libvirt_connection import LibvirtConnection
 from host_agent.shell.libvirt_deeds import send, tune
+from host_agent.shell.libvirt_devices import change_device, was_asked_before
 from host_agent.shell.libvirt_settings import (
     LibvirtSettings,
     assert_bootable,
@@ -37,6 +38,7 @@ from host_agent.shell.libvirt_settings import (
 from host_agent.shell.qemu_processes import kill_guests
 from shared.errors import OperationNotAllowed, VmMigrateFailed, VmNoSuspendSr, XenApiError
 from shared.protocol import (
+    DeviceChange,
     DomainChange,
     DomainChanged,
     DomainConfig,
@@ -192,6 +194,25 @@ class LibvirtHypervisor:
                     vm_uuid, incarnation, lambda domain: tune(domain, tuning, driver=driver)
                 )
             )
+            return self._told(sight)
+
+    async def change_device(
+        self, vm_uuid: str, incarnation: int, change: DeviceChange
+    ) -> DomainObservation:
+        """Attach a device, or ask the guest to let go of one."""
+        async with self._lock(vm_uuid):
+            try:
+                sight = await self._call(
+                    lambda libvirt: libvirt.tune(
+                        vm_uuid, incarnation, lambda domain: change_device(domain, change)
+                    )
+                )
+            except OperationNotAllowed as error:
+                if not was_asked_before(error):
+                    raise
+                sight = await self._call(
+                    lambda libvirt: libvirt.tune(vm_uuid, incarnation, lambda _: None)
+                )
             return self._told(sight)
 
     async def signal(self, vm_uuid: str, incarnation: int, signal: DomainSignal) -> None:

@@ -11,6 +11,9 @@ from host_agent.shell.simulated_fabric import ACTIVE_STATES, crashed, new_domid,
 from shared.enums import VmTrigger
 from shared.errors import DomainExists, OperationNotAllowed, ValueNotSupported
 from shared.protocol import (
+    AttachNic,
+    DetachNic,
+    DeviceChange,
     DomainChange,
     DomainConfig,
     DomainSignal,
@@ -64,6 +67,21 @@ def tuned(domain: SimulatedDomain, tuning: DomainTuning) -> SimulatedDomain:
             if "mask" in params:
                 cpu_map(params["mask"])
             config = replace(config, vcpus_params={**config.vcpus_params, **params})
+    return replace(domain, config=config)
+
+
+def with_device(
+    domain: SimulatedDomain, change: DeviceChange, *, holds_on: bool
+) -> SimulatedDomain:
+    """The domain after a device came, or went; a guest that `holds_on` lets none go."""
+    config = domain.config
+    match change:
+        case AttachNic(nic=nic):
+            is_new = all(other.mac != nic.mac for other in config.nics)
+            config = replace(config, nics=(*config.nics, nic)) if is_new else config
+        case DetachNic(mac=mac):
+            left = tuple(nic for nic in config.nics if holds_on or nic.mac != mac)
+            config = replace(config, nics=left)
     return replace(domain, config=config)
 
 

@@ -18,7 +18,7 @@ from host_agent.shell.hypervisor import (
     MigrationStatus,
     Progress,
 )
-from host_agent.shell.simulated_deeds import brought_up, signalled, tuned
+from host_agent.shell.simulated_deeds import brought_up, signalled, tuned, with_device
 from host_agent.shell.simulated_fabric import (
     ACTIVE_STATES,
     SimulatedFabric,
@@ -33,6 +33,7 @@ from shared.errors import (
     VmMigrateFailed,
 )
 from shared.protocol import (
+    DeviceChange,
     DomainChange,
     DomainChanged,
     DomainConfig,
@@ -46,6 +47,7 @@ from shared.protocol import (
 
 SCHEME: Final = "simulated://"
 IGNORES_SHUTDOWN: Final = "vmpool-ignores-shutdown"
+HOLDS_ON_TO_DEVICES: Final = "vmpool-holds-on-to-devices"
 
 Faults = Callable[[str], Exception | None]
 
@@ -210,6 +212,19 @@ class SimulatedHypervisor:
             vm_uuid, lambda domain: tuned(self._running(domain, vm_uuid, incarnation), tuning)
         )
         return self._answer("tune", changed)
+
+    async def change_device(
+        self, vm_uuid: str, incarnation: int, change: DeviceChange
+    ) -> DomainObservation:
+        """Attach a device, or take one away, unless the guest holds on to it."""
+        await self._point("change_device")
+
+        def changed(domain: SimulatedDomain | None) -> SimulatedDomain:
+            found = self._running(domain, vm_uuid, incarnation)
+            holds_on = found.config.platform.get(HOLDS_ON_TO_DEVICES) == "true"
+            return with_device(found, change, holds_on=holds_on)
+
+        return self._answer("change_device", self._change(vm_uuid, changed))
 
     async def signal(self, vm_uuid: str, incarnation: int, signal: DomainSignal) -> None:
         """Press a key, or pull a trigger; what the guest makes of it is its own deed."""

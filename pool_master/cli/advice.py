@@ -60,7 +60,7 @@ ADVICE: Final[dict[str, str]] = {
     "SESSION_AUTHENTICATION_FAILED": "wrong user or password: check --user and --password-file.",
     "SESSION_INVALID": "the session has ended: try again.",
     "SESSION_NOT_REGISTERED": "register for events first.",
-    "DEVICE_ALREADY_ATTACHED": "the guest has {1}: halt the VM first.",
+    "DEVICE_ALREADY_ATTACHED": "the guest has {1} already.",
     "PBD_EXISTS": "{2} knows already how to reach {1}, or another host has it for itself.",
     "SR_BACKEND_FAILURE": "the storage failed: {3}",
     "SR_FULL": "the SR has {2:size} and this needs {1:size}.",
@@ -91,6 +91,8 @@ ADVICE: Final[dict[str, str]] = {
     "VM_REQUIRES_NETWORK": "{1} needs the network {2}, whose bridge the host does not have: choose "
     "another host.",
     "BRIDGE_NAME_EXISTS": "another network has the bridge {1} already.",
+    "DEVICE_ALREADY_DETACHED": "the guest does not have {1}.",
+    "DEVICE_DETACH_TIMEOUT": "the guest does not let go of {2}; it does when it stops.",
     "DEVICE_ALREADY_EXISTS": "the VM has a device {1} already.",
     "INVALID_DEVICE": "{1} is no device number: see VM.get_allowed_VIF_devices.",
     "MAC_INVALID": "{1!r} is no address for an interface; it looks like 02:00:00:00:00:01.",

@@ -29,6 +29,7 @@ from pool_master.core import (
     vm_suspend,
 )
 from pool_master.core.allowed import allowed_operations
+from pool_master.core.allowed_vif import allowed_vif_operations, current_vif_operations
 from pool_master.core.datamodel import ClassModel, Field, Message, derived, fields_of
 from pool_master.core.datamodel import inert as inert_field
 from pool_master.core.host import INERT_HOST_FIELDS, Host, HostMetrics
@@ -52,7 +53,7 @@ from pool_master.core.session_model import EVENT_MODEL, SESSION_MODEL
 from pool_master.core.storage_classes import STORAGE_CLASSES
 from pool_master.core.task import INERT_TASK_FIELDS, Task
 from pool_master.core.vm import INERT_VM_FIELDS, Console, Vm, VmConfig, VmGuestMetrics, VmMetrics
-from shared.enums import HostOperation, TaskOperation, TaskStatus, VmOperation
+from shared.enums import HostOperation, TaskOperation, TaskStatus, VifOperation, VmOperation
 from shared.refs import PbdRef, PifRef, TaskRef, VbdRef, VifRef, VmRef
 
 StringMap = dict[str, str]
@@ -174,6 +175,18 @@ NETWORK_FIELDS: Final[tuple[Field, ...]] = (
 VIF_FIELDS: Final[tuple[Field, ...]] = (
     *fields_of(Vif),
     *fields_of(VifConfig, under="config"),
+    derived(
+        "allowed_operations",
+        tuple[VifOperation, ...],
+        "list of the operations allowed in this state",
+        allowed_vif_operations,
+    ),
+    derived(
+        "current_operations",
+        dict[TaskRef, VifOperation],
+        "links each of the running tasks using this object to the nature of the task",
+        current_vif_operations,
+    ),
     *INERT_VIF_FIELDS,
 )
 

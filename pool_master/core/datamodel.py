@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final, Union, cast, get_args, get_origin, get
 from msgspec import NODEFAULT, Struct, structs
 
 from shared import refs
-from shared.enums import Role, VmOperation
+from shared.enums import Role, VifOperation, VmOperation
 
 EMPTY_MAP: Final[dict[Any, Any]] = {}  # shared by all records: never written to
 
@@ -319,7 +319,7 @@ class Message:
     returns: WireType = VOID
     role: Role = Role.READ_ONLY
     errors: tuple[str, ...] = ()
-    operation: VmOperation | None = None
+    operation: VmOperation | VifOperation | None = None
     request: type | None = None
     decide: Callable[[Any, Any, Any], list[Any]] | None = None
     answer: Callable[[Any, Any], Any] | None = None

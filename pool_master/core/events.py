@@ -9,6 +9,7 @@ from typing import Any, Final, get_args
 
 from msgspec import Struct, field
 
+from pool_master.core.device_events import DeviceOperationAccepted as DeviceOperationAccepted
 from pool_master.core.events_ha import FailoverPlanned as FailoverPlanned
 from pool_master.core.events_ha import HaDisabled as HaDisabled
 from pool_master.core.events_ha import HaEnabled as HaEnabled
@@ -406,6 +407,7 @@ Event = (
     | TaskUpdated
     | TaskDestroyed
     | OperationAccepted
+    | DeviceOperationAccepted
     | OperationAdvanced
     | OperationProgressed
     | CancelRequested

@@ -11,6 +11,7 @@ from typing import Any, assert_never
 from pool_master.core import events as ev
 from pool_master.core import network_events as nev
 from pool_master.core import storage_events as sev
+from pool_master.core.evolve_device import evolve_device
 from pool_master.core.evolve_ha import evolve_ha, evolve_restart
 from pool_master.core.evolve_host import (
     evolve_field,
@@ -109,6 +110,8 @@ def _arm_of(event: ev.Event) -> Arm:  # noqa: C901, PLR0911, PLR0912 - one arm p
             return evolve_task
         case ev.PoolCreated() | ev.MasterElected():
             return evolve_pool
+        case ev.DeviceOperationAccepted():
+            return evolve_device
     assert_never(event)
 
 
@@ -133,6 +136,6 @@ def _network_arm(event: nev.NetworkEvent) -> Arm:
             return evolve_network
         case nev.PifIntroduced() | nev.PifUnplugged():
             return evolve_pif
-        case nev.VifCreated() | nev.VifDestroyed():
+        case nev.VifCreated() | nev.VifDestroyed() | nev.VifPlugged() | nev.VifUnplugged():
             return evolve_vif
     assert_never(event)

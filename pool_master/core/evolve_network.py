@@ -82,9 +82,11 @@ def _has_both(pool: Pool, event: nev.PifIntroduced) -> bool:
 
 
 def evolve_vif(
-    pool: Pool, event: nev.VifCreated | nev.VifDestroyed, _recorded: Recorded
+    pool: Pool,
+    event: nev.VifCreated | nev.VifDestroyed | nev.VifPlugged | nev.VifUnplugged,
+    _recorded: Recorded,
 ) -> Touched:
-    """A VM gets a network interface, or loses one."""
+    """A VM gets a network interface, or loses one; or its running guest does."""
     match event:
         case nev.VifCreated():
             config = event.config
@@ -102,6 +104,13 @@ def evolve_vif(
             return [("VIF", event.vif), ("VM", config.VM), ("network", config.network)]
         case nev.VifDestroyed():
             return _drop_vif(pool, event.vif)
+        case nev.VifPlugged() | nev.VifUnplugged():
+            vif = pool.vifs.get(event.vif)
+            if vif is None:
+                return []
+            is_attached = isinstance(event, nev.VifPlugged)
+            pool.vifs[vif.ref] = changed(vif, currently_attached=is_attached)
+            return [("VIF", vif.ref)]
     assert_never(event)
 
 

@@ -5,6 +5,7 @@ from typing import assert_never
 from pool_master.core import events as ev
 from pool_master.core.changed import changed
 from pool_master.core.datamodel import EMPTY_MAP
+from pool_master.core.evolve_device import end_device_operation
 from pool_master.core.evolve_storage import end_storage_operation
 from pool_master.core.evolve_vm import (
     Touched,
@@ -158,6 +159,8 @@ def _end_operation(pool: Pool, task: TaskRef) -> Touched:
     """An operation is over: its mark and its reservation go with it, whatever became of it (invariant 8)."""
     if task in pool.storage_operations:
         return end_storage_operation(pool, task)
+    if task in pool.device_operations:
+        return end_device_operation(pool, task)
     operation = pool.operations.pop(task, None)
     vm = None if operation is None else pool.vms.get(operation.vm)
     if operation is None or vm is None:

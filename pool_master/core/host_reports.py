@@ -9,6 +9,7 @@ from typing import Final, assert_never
 
 from pool_master.core import events as ev
 from pool_master.core.context import Context
+from pool_master.core.device_operations import decide_device_outcome
 from pool_master.core.ha_restart import after_change
 from pool_master.core.ha_wish import wished_after_failure
 from pool_master.core.live_changes import LIVE_CHANGES, live_effect
@@ -78,12 +79,7 @@ def _decide_body(
 ) -> list[ev.Event]:
     match body:
         case says.CommandSucceeded() | says.CommandFailed():
-            on_storage = pool.storage_operations.get(TaskRef(body.task))
-            if on_storage is None:
-                return _decide_outcome(pool, host, body)
-            if not is_storage_answer(on_storage, host, body.command_id):
-                return []
-            return decide_storage_outcome(pool, on_storage, body, context)
+            return _decide_answer(pool, host, body, context)
         case says.CommandProgressed():
             return _decide_progress(pool, host, body)
         case says.DomainChanged():
@@ -92,6 +88,19 @@ def _decide_body(
         case says.HostInventory():
             return reconcile_inventory(pool, host, body, context)
     assert_never(body)
+
+
+def _decide_answer(
+    pool: Pool, host: HostRef, body: says.CommandSucceeded | says.CommandFailed, context: Context
+) -> list[ev.Event]:
+    if (on_device := pool.device_operations.get(TaskRef(body.task))) is not None:
+        return decide_device_outcome(pool, on_device, host, body)
+    on_storage = pool.storage_operations.get(TaskRef(body.task))
+    if on_storage is None:
+        return _decide_outcome(pool, host, body)
+    if not is_storage_answer(on_storage, host, body.command_id):
+        return []
+    return decide_storage_outcome(pool, on_storage, body, context)
 
 
 def _decide_progress(pool: Pool, host: HostRef, body: says.CommandProgressed) -> list[ev.Event]:

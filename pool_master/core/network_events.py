@@ -55,6 +55,25 @@ class VifDestroyed(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
     vif: VifRef
 
 
+class VifPlugged(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """The running guest has the interface."""
+
+    vif: VifRef
+
+
+class VifUnplugged(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """The running guest has it no more."""
+
+    vif: VifRef
+
+
 NetworkEvent = (
-    NetworkCreated | NetworkDestroyed | PifIntroduced | PifUnplugged | VifCreated | VifDestroyed
+    NetworkCreated
+    | NetworkDestroyed
+    | PifIntroduced
+    | PifUnplugged
+    | VifCreated
+    | VifDestroyed
+    | VifPlugged
+    | VifUnplugged
 )

@@ -9,7 +9,7 @@ from pool_master.core.changed import changed
 from pool_master.core.context import Context
 from pool_master.core.datamodel import Message, command, record_of, ref_to
 from pool_master.core.lookup import network_of
-from pool_master.core.network import MTU_DEFAULT, NetworkConfig, Pif
+from pool_master.core.network import MTU_DEFAULT, NetworkConfig, Pif, Vif
 from pool_master.core.pool import Pool
 from shared.enums import Role
 from shared.errors import InvalidValue
@@ -71,11 +71,15 @@ def decide_network_destroy(
     vifs = [pool.vifs[VifRef(ref)] for ref in pool.linked("network.VIFs", network.ref)]
     if attached := [vif.ref for vif in vifs if vif.currently_attached]:
         raise NetworkContainsVif(*attached)
-    if busy := [vif.ref for vif in vifs if pool.vms[vif.config.VM].current_operations]:
+    if busy := [vif.ref for vif in vifs if _is_in_use(pool, vif)]:
         raise NetworkContainsVif(*busy)
     if pifs := pool.linked("network.PIFs", network.ref):
         raise NetworkContainsPif(*pifs)
     return [nev.NetworkDestroyed(network=network.ref)]
+
+
+def _is_in_use(pool: Pool, vif: Vif) -> bool:
+    return bool(pool.vms[vif.config.VM].current_operations or pool.tasks_on(vif.ref))
 
 
 def decide_bridges(

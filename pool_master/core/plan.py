@@ -7,6 +7,7 @@ to the host. Telling a host twice is harmless: it knows the id (invariant 6).
 from collections.abc import Iterable
 from typing import Final
 
+from pool_master.core.device_operations import plan_device
 from pool_master.core.host_reports import command_id_of, stale_command_id
 from pool_master.core.live_changes import live_action
 from pool_master.core.placement import boot_memory
@@ -43,8 +44,9 @@ SHUTDOWN_TIMEOUT_S: Final = 1200.0
 
 def plan(pool: Pool, tasks: Iterable[TaskRef]) -> list[tuple[HostRef, HostCommand]]:
     """Give the commands that the operations of these tasks need now, each with the host that must be told."""
-    planned = []
+    planned: list[tuple[HostRef, HostCommand]] = []
     for task in tasks:
+        planned += plan_device(pool, task)
         on_storage = pool.storage_operations.get(task)
         if on_storage is not None and on_storage.host in pool.hosts:
             planned += plan_storage(pool, on_storage)
@@ -68,7 +70,8 @@ def _is_past_cancel(operation: Operation) -> bool:
 
 def plan_all(pool: Pool) -> list[tuple[HostRef, HostCommand]]:
     """Give every command that is still owed to live hosts: what a new leader, or a returned host, begins with."""
-    operations = plan(pool, [*pool.operations, *pool.storage_operations])
+    in_flight = (*pool.operations, *pool.storage_operations, *pool.device_operations)
+    operations = plan(pool, in_flight)
     return [owed for owed in [*operations, *plan_stale(pool)] if pool.is_live(owed[0])]
 
 

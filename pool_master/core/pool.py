@@ -13,6 +13,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from pool_master.core.devices import DeviceOperation
 from pool_master.core.host import Host, HostMetrics
 from pool_master.core.network import Network, Pif, Vif
 from pool_master.core.pool_record import PoolRecord
@@ -108,6 +109,7 @@ class Pool:
     vdis: Records[VdiRef, Vdi] = attribute(default_factory=Table)
     vbds: Records[VbdRef, Vbd] = attribute(default_factory=Table)
     storage_operations: Records[TaskRef, StorageOperationRecord] = attribute(default_factory=Table)
+    device_operations: Records[TaskRef, DeviceOperation] = attribute(default_factory=Table)
     links: Records[str, tuple[str, ...]] = attribute(default_factory=Table)
     operations: Records[TaskRef, Operation] = attribute(default_factory=Table)
     stale_domains: Records[str, StaleDomain] = attribute(default_factory=Table)
@@ -174,9 +176,14 @@ class Pool:
         else:
             self.links.pop(f"{kind}/{holder}", None)
 
+    def tasks_on(self, device: str) -> list[TaskRef]:
+        """Give the tasks of the operations in flight on a device."""
+        return [TaskRef(task) for task in self.linked("device.operations", device)]
+
     def is_busy(self, task: TaskRef) -> bool:
         """Whether a host works on something under this task, or will."""
-        return task in self.operations or task in self.storage_operations
+        on_others = (self.storage_operations, self.device_operations)
+        return task in self.operations or any(task in table for table in on_others)
 
     def is_live(self, host: HostRef) -> bool:
         """Whether the log says that the host lives."""
@@ -232,6 +239,7 @@ TABLES: Final = (
     *TABLE_OF_CLASS.values(),
     "operations",
     "storage_operations",
+    "device_operations",
     "links",
     "stale_domains",
     "restarts",

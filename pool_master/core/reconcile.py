@@ -9,6 +9,7 @@ from typing import Final
 
 from pool_master.core import events as ev
 from pool_master.core.context import Context
+from pool_master.core.device_operations import abandon_devices
 from pool_master.core.disks import attach_error, missing_sr
 from pool_master.core.network_messages import decide_bridges
 from pool_master.core.pool import Pool, stale_key
@@ -231,7 +232,7 @@ def decide_host_lost(pool: Pool, host: HostRef, evidence: str) -> list[ev.Event]
         elif _is_bound_for(operation, host):
             # Its guests count as dead from now on: nobody may arrive there any more.
             events.append(ev.CancelRequested(task=operation.task))
-    return [*events, *storage_abandoned(pool, host)]
+    return [*events, *storage_abandoned(pool, host), *abandon_devices(pool, host)]
 
 
 def _is_bound_for(operation: Operation, host: HostRef) -> bool:

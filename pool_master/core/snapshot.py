@@ -6,6 +6,7 @@ instead; replay(log) = replay(snapshot, rest of the log), at every position (inv
 
 from typing import Any, Final
 
+from pool_master.core.devices import DeviceOperation
 from pool_master.core.host import Host, HostMetrics
 from pool_master.core.network import Network, Pif, Vif
 from pool_master.core.pool import Pool, StaleDomain, Stamp, Tombstone
@@ -32,6 +33,7 @@ RECORD_TYPES: Final[dict[str, type]] = {
     "tasks": Task,
     "operations": Operation,
     "stale_domains": StaleDomain,
+    "device_operations": DeviceOperation,
     "networks": Network,
     "vifs": Vif,
     "pifs": Pif,

@@ -5,16 +5,27 @@ from typing import Annotated, Final
 
 from pool_master.core import events as ev
 from pool_master.core import network_events as nev
+from pool_master.core.allowed_vif import current_vif_operations, vif_operation_error
 from pool_master.core.changed import changed
 from pool_master.core.context import Context
-from pool_master.core.datamodel import STRING, Message, command, query, record_of, ref_to, set_of
+from pool_master.core.datamodel import (
+    STRING,
+    Message,
+    command,
+    operation,
+    query,
+    record_of,
+    ref_to,
+    set_of,
+)
+from pool_master.core.device_operations import accept_device
 from pool_master.core.lookup import network_of, vif_of, vm_of
 from pool_master.core.mac import generated_mac, is_valid_mac
 from pool_master.core.network import MTU_DEFAULT, VifConfig
 from pool_master.core.pool import Pool
 from pool_master.core.vifs import DEVICES, free_devices, vifs_of
-from shared.enums import Role
-from shared.errors import OperationNotAllowed
+from shared.enums import Role, VifOperation
+from shared.errors import OperationNotAllowed, OtherOperationInProgress
 from shared.network_errors import DeviceAlreadyExists, InvalidDevice, MacInvalid, MacStillExists
 from shared.refs import VifRef, VmRef, derive, derive_ref
 
@@ -75,7 +86,43 @@ def decide_vif_destroy(pool: Pool, request: VifDestroy, _context: Context) -> li
     vif = vif_of(pool, request.self)
     if vif.currently_attached:
         raise OperationNotAllowed("VIF currently attached to a running VM")
+    if current := current_vif_operations(pool, vif):
+        raise OtherOperationInProgress(
+            "VIF", vif.ref, operations=current.values(), tasks=current.keys()
+        )
     return [nev.VifDestroyed(vif=vif.ref)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VifPlug:
+    """Hotplug the specified VIF, dynamically attaching it to the running VM."""
+
+    self: VifRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VifUnplug:
+    """Hot-unplug the specified VIF, dynamically unattaching it from the running VM. The guest must let go of it."""
+
+    self: VifRef
+
+
+def decide_vif_plug(pool: Pool, request: VifPlug, context: Context) -> list[ev.Event]:
+    """As xapi's VIF.plug."""
+    return _change(pool, request.self, VifOperation.PLUG, context)
+
+
+def decide_vif_unplug(pool: Pool, request: VifUnplug, context: Context) -> list[ev.Event]:
+    """As xapi's VIF.unplug."""
+    return _change(pool, request.self, VifOperation.UNPLUG, context)
+
+
+def _change(pool: Pool, ref: VifRef, kind: VifOperation, context: Context) -> list[ev.Event]:
+    vif = vif_of(pool, ref)
+    if error := vif_operation_error(pool, vif, kind):
+        raise error
+    vm, mac = pool.vms[vif.config.VM], vif.config.MAC.lower()
+    return [accept_device(vm, vif.ref, kind, context, object_class="VIF", name=mac)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +137,12 @@ def answer_allowed_vif_devices(pool: Pool, request: GetAllowedVifDevices) -> tup
     return free_devices(pool, vm_of(pool, request.vm).ref)
 
 
+_PLUG_ERRORS: Final = (
+    "VM_BAD_POWER_STATE",
+    "OTHER_OPERATION_IN_PROGRESS",
+    "OPERATION_NOT_ALLOWED",
+    "HOST_OFFLINE",
+)
 MESSAGES: Final[tuple[Message, ...]] = (
     command(
         VifCreate,
@@ -106,6 +159,22 @@ MESSAGES: Final[tuple[Message, ...]] = (
         name="destroy",
         role=Role.VM_ADMIN,
         errors=("OPERATION_NOT_ALLOWED",),
+    ),
+    operation(
+        VifPlug,
+        decide_vif_plug,
+        name="plug",
+        operation=VifOperation.PLUG,
+        role=Role.VM_ADMIN,
+        errors=(*_PLUG_ERRORS, "DEVICE_ALREADY_ATTACHED", "VM_REQUIRES_NETWORK"),
+    ),
+    operation(
+        VifUnplug,
+        decide_vif_unplug,
+        name="unplug",
+        operation=VifOperation.UNPLUG,
+        role=Role.VM_ADMIN,
+        errors=(*_PLUG_ERRORS, "DEVICE_ALREADY_DETACHED", "DEVICE_DETACH_TIMEOUT"),
     ),
 )
 VM_MESSAGES: Final[tuple[Message, ...]] = (

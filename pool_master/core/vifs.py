@@ -33,11 +33,18 @@ def copied(config: VifConfig, vm: VmRef, *, keeps_mac: bool) -> VifConfig:
 def network_error(pool: Pool, vm: Vm, host: HostRef) -> VmRequiresNetwork | None:
     """Say which network of the VM the host lacks."""
     for ref in pool.linked("VM.VIFs", vm.ref):
-        network = pool.networks[pool.vifs[VifRef(ref)].config.network]
-        is_assumed = network.config.other_config.get("assume_network_is_shared") == "true"
-        if not is_assumed and _pif_on(pool, host, pool.vifs[VifRef(ref)]) is None:
-            return VmRequiresNetwork(vm.ref, network.ref)
+        if error := lacking_network(pool, vm, pool.vifs[VifRef(ref)], host):
+            return error
     return None
+
+
+def lacking_network(pool: Pool, vm: Vm, vif: Vif, host: HostRef) -> VmRequiresNetwork | None:
+    """Say whether the host lacks this VIF's network."""
+    network = pool.networks[vif.config.network]
+    is_assumed = network.config.other_config.get("assume_network_is_shared") == "true"
+    if is_assumed or _pif_on(pool, host, vif) is not None:
+        return None
+    return VmRequiresNetwork(vm.ref, network.ref)
 
 
 def _pif_on(pool: Pool, host: HostRef, vif: Vif) -> Pif | None:

@@ -138,6 +138,7 @@ class HostLink:
                     | ev.CancelRequested()
                     | sev.StorageOperationAccepted()
                     | sev.StorageOperationAdvanced()
+                    | ev.DeviceOperationAccepted()
                 ):
                     tasks[recorded.event.task] = None
                 case ev.StaleDomainFound():

@@ -13,10 +13,18 @@ from shared.errors import (
     OperationNotAllowed,
     VmBadPowerState,
 )
-from shared.protocol import DomainChange, DomainState, MigrateDomain, NicConfig
+from shared.protocol import (
+    AttachNic,
+    DetachNic,
+    DomainChange,
+    DomainState,
+    MigrateDomain,
+    NicConfig,
+)
 from tests.contract.hypervisors import (
     ALL,
     EMBEDDED,
+    SIMULATED,
     TEST_DRIVER,
     config,
     listening,
@@ -244,6 +252,67 @@ async def test_a_domain_has_the_network_interfaces_of_its_config(kind: str) -> N
         started = await hypervisor.start(config(nics=nics), paused=False)
 
         assert started.nics == macs
+
+
+NIC = NicConfig(device="1", mac="02:00:00:00:00:0c", bridge="")
+DETACH = DetachNic(mac=NIC.mac, timeout_s=20.0)
+PLUGGING = (ALL[0], ALL[1], ALL[3])
+
+
+@pytest.mark.parametrize("kind", PLUGGING)
+async def test_an_interface_is_attached_to_a_running_domain_once(kind: str) -> None:
+    async with running_hypervisor(kind) as hypervisor:
+        guest = config()
+        await hypervisor.start(guest, paused=False)
+
+        attached = [
+            await hypervisor.change_device(guest.vm_uuid, 1, AttachNic(nic=NIC)) for _ in range(2)
+        ]
+
+        assert [seen.nics for seen in attached] == [(NIC.mac,)] * 2
+        seen = await hypervisor.observe(guest.vm_uuid)
+        assert seen is not None
+        assert seen.nics == (NIC.mac,)
+
+
+@pytest.mark.parametrize("kind", PLUGGING)
+async def test_a_guest_may_be_asked_again_to_let_go_of_an_interface(kind: str) -> None:
+    async with running_hypervisor(kind) as hypervisor:
+        guest = config(nics=(NIC,))
+        await hypervisor.start(guest, paused=False)
+
+        # A guest without an operating system never does, a simulated one at once.
+        for _ in range(2):
+            await hypervisor.change_device(guest.vm_uuid, 1, DETACH)
+
+        is_simulated = kind in SIMULATED
+        seen = await hypervisor.observe(guest.vm_uuid)
+        assert seen is not None
+        assert (NIC.mac not in seen.nics) or not is_simulated
+
+
+@on_every_hypervisor
+async def test_devices_of_an_incarnation_that_is_not_here_are_left_alone(kind: str) -> None:
+    async with running_hypervisor(kind) as hypervisor:
+        guest = config(2, nics=(NIC,))
+        await hypervisor.start(guest, paused=False)
+
+        with pytest.raises(VmBadPowerState):
+            await hypervisor.change_device(guest.vm_uuid, 1, DETACH)
+
+        seen = await hypervisor.observe(guest.vm_uuid)
+        assert seen is not None
+        assert seen.nics == (NIC.mac,)
+
+
+@pytest.mark.libvirt
+async def test_what_cannot_plug_says_so() -> None:
+    async with running_hypervisor(TEST_DRIVER) as hypervisor:
+        guest = config()
+        await hypervisor.start(guest, paused=False)
+
+        with pytest.raises(OperationNotAllowed):
+            await hypervisor.change_device(guest.vm_uuid, 1, AttachNic(nic=NIC))
 
 
 @on_every_hypervisor

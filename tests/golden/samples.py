@@ -212,6 +212,20 @@ _EVENTS: Final[tuple[ev.Event, ...]] = (
     ),
     nev.VifDestroyed(vif=VIF),
     *STORAGE_SAMPLES,
+    nev.VifPlugged(vif=VIF),
+    nev.VifUnplugged(vif=VIF),
+    ev.DeviceOperationAccepted(
+        task=task(1),
+        task_uuid=task_uuid(1),
+        name_label="VIF.plug",
+        object_class="VIF",
+        device=VIF,
+        name="02:00:00:00:00:01",
+        operation="plug",
+        vm=VM,
+        host=HOST,
+        incarnation=3,
+    ),
 )
 
 

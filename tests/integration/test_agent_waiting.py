@@ -1,15 +1,20 @@
 """Commands that wait for the guest: shutdown, clean restart, migration; overtaking and cancelling."""
 
+from dataclasses import replace
+
 import anyio
 
-from host_agent.shell.simulated_hypervisor import SimulatedTimings
+from host_agent.shell.simulated_hypervisor import HOLDS_ON_TO_DEVICES, SimulatedTimings
 from shared.protocol import (
+    AttachNic,
     CancelCommand,
     CommandFailed,
     CommandProgressed,
     CommandSucceeded,
     DestroyDomain,
+    DetachNic,
     DomainState,
+    NicConfig,
     RestartDomain,
     SettleMigration,
     ShutdownDomain,
@@ -190,3 +195,54 @@ async def test_an_undecided_migration_is_left_to_the_destination() -> None:
 
 class VmHandOverCut(Exception):
     """A migration that is cut where only the destination knows."""
+
+
+NIC = NicConfig(device="0", mac="02:00:00:00:00:0a", bridge="xenbr0")
+CLINGING = replace(domain(platform={HOLDS_ON_TO_DEVICES: "true"}), nics=(NIC,))
+
+
+@virtual
+async def test_an_interface_is_attached_and_let_go_of() -> None:
+    async with one_host() as pool:
+        await pool.leader.send(
+            HOST,
+            START,
+            command("attach", AttachNic(nic=NIC)),
+            command("detach", DetachNic(mac=NIC.mac, timeout_s=20.0)),
+        )
+        attached = await pool.leader.outcome("attach", within_s=5.0)
+        detached = await pool.leader.outcome("detach", within_s=5.0)
+        assert attached.observation is not None
+        assert attached.observation.nics == (NIC.mac,)
+        assert detached.observation is not None
+        assert detached.observation.nics == ()
+
+
+@virtual
+async def test_a_guest_that_does_not_let_go_of_an_interface_keeps_it() -> None:
+    async with one_host() as pool:
+        await pool.leader.send(
+            HOST,
+            command("start", StartDomain(config=CLINGING)),
+            command("detach", DetachNic(mac=NIC.mac, timeout_s=20.0)),
+        )
+        outcome = await pool.leader.outcome("detach", within_s=40.0)
+        assert isinstance(outcome, CommandFailed)
+        assert (outcome.code, outcome.parameters) == ("DEVICE_DETACH_TIMEOUT", ("VIF", NIC.mac))
+        assert outcome.observation is not None
+        assert outcome.observation.nics == (NIC.mac,)
+
+
+@virtual
+async def test_destroy_does_not_wait_for_a_guest_to_let_go_of_an_interface() -> None:
+    async with one_host() as pool:
+        await pool.leader.send(
+            HOST,
+            command("start", StartDomain(config=CLINGING)),
+            command("detach", DetachNic(mac=NIC.mac, timeout_s=1_000.0)),
+        )
+        await anyio.sleep(3.0)
+        await pool.leader.send(HOST, command("destroy", DestroyDomain()))
+        assert isinstance(await pool.leader.outcome("destroy", within_s=2.0), CommandSucceeded)
+        assert isinstance(await pool.leader.outcome("detach", within_s=2.0), CommandSucceeded)
+        assert pool.running() == []

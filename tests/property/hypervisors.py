@@ -9,10 +9,12 @@ from typing import Final
 
 from shared import protocol as says
 from shared.protocol import (
+    AttachNic,
     CancelCommand,
     CommandFailed,
     CommandSucceeded,
     DestroyDomain,
+    DetachNic,
     DiscardImage,
     DomainObservation,
     DomainState,
@@ -244,6 +246,8 @@ def carry_out(
         case SuspendDomain() | ResumeDomain() | SettleResume() | DiscardImage():
             images = next(iter(hosts.values())).images
             _suspend_or_resume(host, command, images, goes_well=goes_well)
+        case AttachNic() | DetachNic():
+            raise AssertionError("these VMs have no devices")
         case CancelCommand():
             raise AssertionError("cancels are taken at once")
         case other:
