@@ -6,7 +6,7 @@ log may hold a host's word about a VM that was destroyed a moment before.
 """
 
 from collections.abc import Callable
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 from pool_master.core import events as ev
 from pool_master.core import network_events as nev
@@ -52,10 +52,49 @@ def apply(pool: Pool, recorded: ev.Recorded) -> Touched:
     if arm is None:
         arm = _ARMS[event_type] = _arm_of(event)
     touched = arm(pool, event, recorded)
+    if event_type not in SHAPELESS and getattr(event, "object_class", "") != "VM":
+        pool.shape = object()
     pool.sequence = recorded.sequence
     pool.time_us = recorded.time_us
     return touched
 
+
+# After these every VM may boot where it might before. Whatever is not named here counts as a change: a new event costs
+# time before it costs truth. A VM's own fields are told by its record.
+SHAPELESS: Final = frozenset(
+    {
+        ev.HostAgentStarted,
+        ev.HostReportsSeen,
+        ev.StaleDomainFound,
+        ev.StaleDomainDropped,
+        ev.StaleDomainKept,
+        ev.VmCreated,
+        ev.VmStarted,
+        ev.VmHalted,
+        ev.VmPaused,
+        ev.VmUnpaused,
+        ev.VmRebooted,
+        ev.VmMigrated,
+        ev.VmReset,
+        ev.HaEnabled,
+        ev.HaDisabled,
+        ev.HaRestartsHeld,
+        ev.FailoverPlanned,
+        ev.VmRestartDue,
+        ev.VmRestartTried,
+        ev.VmRestartEnded,
+        ev.VmRestartGivenUp,
+        ev.TaskCreated,
+        ev.TaskUpdated,
+        ev.TaskDestroyed,
+        ev.OperationAccepted,
+        ev.OperationAdvanced,
+        ev.OperationProgressed,
+        ev.CancelRequested,
+        ev.TaskSucceeded,
+        ev.TaskFailed,
+    }
+)
 
 Arm = Callable[[Pool, Any, ev.Recorded], Touched]
 _ARMS: dict[

@@ -124,6 +124,7 @@ def evolve_existence(
             touched = halt(pool, event.vm) + drop_vifs_of(pool, event.vm)
             touched += drop_vbds_of(pool, event.vm)
             del pool.vms[gone.ref], pool.uuids["VM", gone.uuid]
+            pool.homes.pop(gone.ref, None)
             old_metrics = pool.vm_metrics.pop(gone.metrics, None)
             if old_metrics is not None:
                 del pool.uuids["VM_metrics", old_metrics.uuid]

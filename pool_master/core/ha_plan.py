@@ -98,12 +98,21 @@ def memory_at_most(vm: Vm) -> int:
 
 def guest_of(pool: Pool, vm: Vm) -> Guest:
     """Give a VM as the planner sees it."""
+    return Guest(vm.ref, memory_at_most(vm), _may_boot_on(pool, vm))
+
+
+def _may_boot_on(pool: Pool, vm: Vm) -> frozenset[HostRef]:
+    """Give the hosts, remembered while neither the VM's config nor the pool's shape changes: each start asks for all."""
+    config, shape, homes = pool.homes.get(vm.ref, (None, None, frozenset()))
+    if config is vm.config and shape is pool.shape:
+        return homes
     homes = frozenset(
         host
         for host in pool.hosts
-        if boot_error(pool, vm, host, is_memory_counted=False) is None and pool.hosts[host].enabled
+        if pool.hosts[host].enabled and boot_error(pool, vm, host, is_memory_counted=False) is None
     )
-    return Guest(vm.ref, memory_at_most(vm), homes)
+    pool.homes[vm.ref] = (vm.config, pool.shape, homes)
+    return homes
 
 
 def layout_of(pool: Pool) -> Layout:

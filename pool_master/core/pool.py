@@ -21,7 +21,7 @@ from pool_master.core.restart import Restart
 from pool_master.core.storage import Pbd, Sr, StorageOperationRecord, Vbd, Vdi
 from pool_master.core.table import Records, Table
 from pool_master.core.task import Operation, Task
-from pool_master.core.vm import Console, Vm, VmGuestMetrics, VmMetrics
+from pool_master.core.vm import Console, Vm, VmConfig, VmGuestMetrics, VmMetrics
 from shared.refs import (
     NULL_HOST,
     ConsoleRef,
@@ -84,6 +84,10 @@ def stale_key(host: HostRef, vm_uuid: str, incarnation: int) -> str:
     return f"{host}/{vm_uuid}/{incarnation}"
 
 
+# On which hosts a VM may boot, true for this config in a pool of this shape.
+Homes = tuple[VmConfig, object, frozenset[HostRef]]
+
+
 @dataclass(slots=True)
 class Pool:
     """All records of one pool, at one position of its log."""
@@ -118,6 +122,9 @@ class Pool:
     uuids: Records[tuple[str, str], str] = attribute(default_factory=Table)
     stamps: dict[str, Stamp] = attribute(default_factory=dict)
     tombstones: list[Tombstone] = attribute(default_factory=list)
+    # Not state: what was found out about it. `shape` is another object after each event that may change where VMs boot.
+    shape: object = attribute(default_factory=object, repr=False, compare=False)
+    homes: dict[VmRef, Homes] = attribute(default_factory=dict, repr=False, compare=False)
     tables: dict[str, Records[str, Struct]] = attribute(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -132,6 +139,8 @@ class Pool:
             term=self.term,
             master=self.master,
             master_address=self.master_address,
+            shape=self.shape,
+            homes=self.homes,
             **{name: getattr(self, name).fork() for name in TABLES},
         )
 

@@ -5,9 +5,11 @@ from typing import Any, Final
 import pytest
 
 from pool_master.core import events as ev
+from pool_master.core import evolve
 from pool_master.core.ha_plan import (
     Guest,
     Layout,
+    guest_of,
     layout_of,
     max_failures,
     place,
@@ -19,12 +21,14 @@ from tests.support.facts import (
     GIB,
     HOST,
     HOST_2,
+    MASTER,
     MIB,
     OTHER_VM,
     OTHER_VM_UUID,
     POOL,
     VM,
     a_pool,
+    host_described,
     host_ref,
     vm_created,
     vm_started,
@@ -225,3 +229,27 @@ def test_a_hypothetical_configuration_counts_the_vms_it_names_alone() -> None:
     assert scenario.answer(ask, {one: "restart"}) == 1
     everyone = dict.fromkeys(scenario.pool.vms, "restart")
     assert scenario.answer(ask, everyone) == 0
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        ev.HostDisabled(host=HOST_2),
+        ev.HostLost(host=HOST_2, evidence="gone"),
+        ev.FieldSet(object_class="VM", ref=VM, field="VCPUs_max", value=9),
+        host_described(2, cpu_count=1),
+        ev.HostForgotten(host=HOST_2),
+    ],
+    ids=lambda fact: type(fact).__name__,
+)
+def test_where_a_vm_may_boot_is_not_remembered_too_long(fact: ev.Event) -> None:
+    facts = [*a_pool(3), vm_created()]
+    scenario = given(*facts)
+    before = guest_of(scenario.pool, scenario.vm()).may_boot_on
+    fork = scenario.pool.fork()
+    evolve.apply(fork, ev.Recorded(fork.sequence + 1, 1, 0, MASTER, "", "what if", fact))
+    tried = guest_of(fork, fork.vms[VM]).may_boot_on
+    assert tried != before
+    assert guest_of(scenario.pool, scenario.vm()).may_boot_on == before
+    scenario.and_given(fact)
+    assert guest_of(scenario.pool, scenario.vm()).may_boot_on == tried
