@@ -15,7 +15,7 @@ from pool_master.core import evolve
 from pool_master.core.allowed import ADVERTISED, IMPLEMENTED, allowed_operations, operation_error
 from pool_master.core.classes import message_table
 from pool_master.core.context import Context
-from pool_master.core.datamodel import MessageKind
+from pool_master.core.datamodel import MANDATORY, Message, MessageKind
 from pool_master.core.placement import memory_needed
 from pool_master.core.pool import Pool
 from pool_master.core.records import EMPTY_TAIL, Break, Tail, follow
@@ -247,9 +247,8 @@ class Checks:
             actor=ev.Actor(ev.ActorKind.USER, "root"),
             label=operation.value,
         )
-        values: dict[str, Any] = {"vm": vm.ref}
-        if operation is VmOperation.START:
-            values |= {"start_paused": False, "force": False}
+        values = {name: value for name, value in PLAIN.items() if name in parameters_of(message)}
+        values["vm"] = vm.ref
         try:
             message.decide(pool, message.request(**values), context)
         except XenApiError as error:
@@ -340,12 +339,21 @@ class Checks:
         return self.pool.vms.get(VmRef(ref))
 
 
+# What the parameters of simple operations are, beside the VM: whoever needs another is not tried.
+PLAIN: Final[dict[str, Any]] = {"start_paused": False, "force": False}
+
+
+def parameters_of(message: Message) -> tuple[str, ...]:
+    """Give the names of its mandatory parameters."""
+    return tuple(x.name for x in message.parameters if x.default is MANDATORY)
+
+
 _SIMPLE: Final = tuple(
     operation
     for operation in IMPLEMENTED
-    if operation not in {VmOperation.START_ON, VmOperation.POOL_MIGRATE, VmOperation.DESTROY}
-    and f"VM.{operation.value}" in message_table()
-    and message_table()[f"VM.{operation.value}"][1].kind is MessageKind.OPERATION
+    if (row := message_table().get(f"VM.{operation.value}")) is not None
+    and row[1].kind is MessageKind.OPERATION
+    and all(name in {"vm", *PLAIN} for name in parameters_of(row[1]))
 )
 
 

@@ -15,7 +15,12 @@ from pool_master.core.task import Operation
 from pool_master.core.vm import Vm
 from shared.enums import VmOperation
 
-STARTING: Final = (VmOperation.START, VmOperation.START_ON)
+STARTING: Final = (
+    VmOperation.START,
+    VmOperation.START_ON,
+    VmOperation.RESUME,
+    VmOperation.RESUME_ON,
+)
 STOPPING: Final = (
     VmOperation.CLEAN_SHUTDOWN,
     VmOperation.HARD_SHUTDOWN,

@@ -13,6 +13,7 @@ from pool_master.core import events as ev
 from pool_master.core.allowed import operation_error
 from pool_master.core.context import Context
 from pool_master.core.datamodel import Message, operation
+from pool_master.core.ha_guard import preserving_plan
 from pool_master.core.ha_wish import wished_by
 from pool_master.core.lookup import host_of, vm_of
 from pool_master.core.placement import boot_error, choose_host
@@ -73,7 +74,8 @@ def decide_resume(pool: Pool, request: Resume, context: Context) -> list[ev.Even
         raise error
     unfit = () if request.force else tuple(h for h in pool.hosts if cpu_error(pool, vm, h))
     host = choose_host(pool, vm, context.chance, without=unfit)
-    return [_resume(vm, VmOperation.RESUME, context, host=host, is_paused=request.start_paused)]
+    accepted = _resume(vm, VmOperation.RESUME, context, host=host, is_paused=request.start_paused)
+    return preserving_plan(pool, [accepted, *wished_by(vm, VmOperation.RESUME)], context)
 
 
 def decide_resume_on(pool: Pool, request: ResumeOn, context: Context) -> list[ev.Event]:
@@ -87,7 +89,10 @@ def decide_resume_on(pool: Pool, request: ResumeOn, context: Context) -> list[ev
         error = cpu_error(pool, vm, host)
     if error is not None:
         raise error
-    return [_resume(vm, VmOperation.RESUME_ON, context, host=host, is_paused=request.start_paused)]
+    accepted = _resume(
+        vm, VmOperation.RESUME_ON, context, host=host, is_paused=request.start_paused
+    )
+    return preserving_plan(pool, [accepted, *wished_by(vm, VmOperation.RESUME_ON)], context)
 
 
 def _resume(

@@ -27,6 +27,7 @@ from tests.support.facts import (
     inventory,
     running,
     seen,
+    task,
     vm_created,
     vm_started,
 )
@@ -311,6 +312,20 @@ def test_a_start_makes_the_wish_of_a_vm_that_is_to_be_restarted() -> None:
     plain = given(*a_pool(2), vm_created())
     plain.when(Start(vm=VM, start_paused=False, force=False)).then_so()
     assert not plain.vm().config.ha_always_run
+
+
+@pytest.mark.parametrize("call", [("VM.resume", VM), ("VM.resume_on", VM, HOST_2)])
+def test_a_suspended_vm_is_left_alone_and_a_resume_makes_the_wish_again(
+    call: tuple[str, ...],
+) -> None:
+    scenario = given(*a_pool(2), ENABLED, *running(**PROTECTED))
+    scenario.when_called("VM.suspend", VM).then_so()
+    assert not scenario.vm().config.ha_always_run
+    suspended = ev.VmSuspended(vm=VM, image="image")
+    scenario.record([suspended, ev.TaskSucceeded(task=task(1))])
+    assert look(scenario.after(1_000)) == []
+    scenario.when_called(*call, False, True).then_so()
+    assert scenario.vm().config.ha_always_run
 
 
 def test_protecting_a_running_vm_makes_the_wish_and_unprotecting_ends_it() -> None:
