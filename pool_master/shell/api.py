@@ -22,6 +22,7 @@ from pool_master.core.events import Actor, ActorKind
 from pool_master.core.marshal import to_wire
 from pool_master.core.pool import Pool
 from pool_master.core.session_model import Session
+from pool_master.core.storage_events import StorageOperationAccepted
 from pool_master.core.task import Task
 from pool_master.shell.calls import Call, Failure, Success
 from pool_master.shell.changes import Changes
@@ -370,7 +371,7 @@ class Api:
 
 
 # Events from which on a task has its own life, or none any more.
-_BEARING: Final = (ev.OperationAccepted, ev.TaskSucceeded)
+_BEARING: Final = (ev.OperationAccepted, StorageOperationAccepted, ev.TaskSucceeded)
 
 
 def _revived(task: Task, model: ClassModel, message: Message) -> Caller:
