@@ -20,6 +20,8 @@ from pool_master.core.classes import CLASSES
 from pool_master.core.datamodel import MANDATORY, ClassModel, Field, Message, Parameter, WireType
 from pool_master.core.implied import Implied
 from pool_master.core.lease import LeaseTimes
+from pool_master.core.vm_effects import EFFECTS
+from tests import coverage_table
 
 ROOT: Final = Path(__file__).parents[1]
 API: Final = Path("docs/api")
@@ -51,6 +53,8 @@ def pages() -> dict[Path, str]:
     """Give every generated file by its path in the project."""
     found = {API / f"{model.name}.md": _class_page(model) for model in CLASSES}
     found[API / "README.md"] = _index_page()
+    found[API / "vm-fields.md"] = _effects_page()
+    found[API / "coverage.md"] = _coverage_page()
     found[Path("docs/configuration.md")] = _configuration_page()
     found[Path("deploy/config/master.toml")] = _example(
         MasterConfig, pool_master.config.ENVIRONMENT_PREFIX, MASTER_EXAMPLE
@@ -93,7 +97,31 @@ def _index_page() -> str:
         " session's reference as its first parameter, except `session.login_with_password` and `system.listMethods`."
         " Where a method has an asynchronous form, `Async.CLASS.METHOD` takes the same parameters and gives a task.",
         _table(("class", "what it is", "messages"), rows),
+        "[What the fields of a VM do](vm-fields.md) to a guest, and [which test shows what](coverage.md).",
     )
+
+
+def _effects_page() -> str:
+    rows = [
+        (f"`{name}`", effect.kvm or "nothing", effect.xen or "nothing", effect.note)
+        for name, effect in EFFECTS.items()
+    ]
+    return _page(
+        "What the fields of a VM do",
+        "To a guest of QEMU, and to one of libvirt's Xen driver, for which the same definition is written but on which"
+        " nothing here has been run. What does nothing to a guest is stored, or the pool's own.",
+        _table(("field", "to a KVM guest", "to a Xen guest", "otherwise"), rows),
+    )
+
+
+def _coverage_page() -> str:
+    parts = [
+        "What of XenAPI's first VM class is there, and the test that shows it; after a dash, why there is none.",
+    ]
+    for title, table in (("Fields", coverage_table.FIELDS), ("Messages", coverage_table.MESSAGES)):
+        rows = [(f"`{name}`", *cells) for name, cells in table.items()]
+        parts += [f"## {title}", _table((title[:-1].lower(), *coverage_table.COLUMNS), rows)]
+    return _page("Coverage", *parts)
 
 
 def _class_page(model: ClassModel) -> str:

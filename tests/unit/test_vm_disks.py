@@ -124,6 +124,24 @@ def test_disks_are_attached_while_there_is_a_domain() -> None:
     assert (gone["currently_attached"], gone["device"]) == (False, "")
 
 
+def test_a_suspended_guest_keeps_its_disks_and_is_resumed_with_them() -> None:
+    scenario = a_disk(vbd_created(OTHER_VBD, vm=OTHER_VM))
+    scenario = scenario.when_called("VM.start_on", VM, HOST, False, False).then_so()
+    flags = {"vendor": "GenuineIntel"}
+    scenario = scenario.when_done(1, seen(cpu_flags=flags)).then_so()
+    scenario = scenario.and_given(ev.VmSuspended(vm=VM, image="image"))
+    assert record(scenario, "VBD", VBD)["currently_attached"]
+    scenario.when_called("VM.start", OTHER_VM, False, False).then_refused(
+        "VDI_IN_USE", VDI, "attach"
+    )
+    refused = scenario.when_called("VDI.destroy", VDI).refusal
+    assert refused is not None
+    scenario = scenario.when_called("VM.resume_on", VM, HOST, False, False).then_so()
+    scenario = scenario.when_lost().then_so()
+    scenario = scenario.when_called("VM.power_state_reset", VM).then_so()
+    assert not record(scenario, "VBD", VBD)["currently_attached"]
+
+
 def test_one_disk_is_written_to_by_one_guest() -> None:
     scenario = a_disk(vbd_created(OTHER_VBD, vm=OTHER_VM))
     scenario = scenario.when_called("VM.start", VM, False, False).then_so()
