@@ -21,6 +21,7 @@ from pool_master.core.datamodel import MANDATORY, ClassModel, Field, Message, Pa
 from pool_master.core.implied import Implied
 from pool_master.core.lease import LeaseTimes
 from pool_master.core.vm_effects import EFFECTS
+from pool_master.shell.leadership import SILENCE_S
 from tests import coverage_table
 
 ROOT: Final = Path(__file__).parents[1]
@@ -46,6 +47,21 @@ AGENT_EXAMPLE: Final = {
     "host_uuid": "3f8e6b1c-7d52-4a09-9c1e-5b2a8d4f6e70",
     "address": "192.0.2.21",
 }
+# Times that hold together, from quick to calm; the first are the defaults.
+TIMES: Final = (
+    LeaseTimes(),
+    LeaseTimes(heartbeat_s=0.5, lease_s=3.0, fence_s=2.0, margin_s=1.0, authority_s=12.0),
+    LeaseTimes(heartbeat_s=2.0, lease_s=10.0, fence_s=5.0, margin_s=2.0, authority_s=15.0),
+    LeaseTimes(heartbeat_s=5.0, lease_s=30.0, fence_s=10.0, margin_s=3.0, authority_s=30.0),
+)
+TIMES_HEADER: Final = (
+    *("heartbeat", "lease", "fence", "margin", "authority"),
+    *(
+        "a dead host's guests may start elsewhere after",
+        "with a fence agent",
+        "if the leader died too",
+    ),
+)
 GENERATED: Final = "<!-- Written by `poe docs` from the code: change it there. -->"
 
 
@@ -214,9 +230,26 @@ def _configuration_page() -> str:
         f"A host's guests are surely dead `lease_s + fence_s + margin_s` after its last lease: {times.dead_after_s:g} s"
         " with the defaults. Checked at start: `lease_s` is at least 3 `heartbeat_s` (two lost requests fence nobody),"
         " and `authority_s` at least `lease_s` (an outage of the store that is shorter than a lease fences nobody).",
+        "Other choices (seconds), and what follows: without a fence agent a host is given up lease, fence and margin after"
+        " its last lease; with one, the lease and the agent's own time after it; if the leader's machine died with it, its"
+        f" silence of {SILENCE_S:g} s and its authority come first. `heartbeat_s`, `first_lease_s` and `first_fence_s` of"
+        " the agents must be the same. Below the second row a busy machine looks like a dead one.",
+        _table(TIMES_HEADER, [_times_row(choice) for choice in TIMES]),
         "## vmpool-agent",
         f"Environment: `{host_agent.config.ENVIRONMENT_PREFIX}` + key.",
         _table(("key", "default", "meaning"), _settings(AgentConfig)),
+    )
+
+
+def _times_row(times: LeaseTimes) -> tuple[str, ...]:
+    assert times.problems() == []
+    chosen = (times.heartbeat_s, times.lease_s, times.fence_s, times.margin_s, times.authority_s)
+    after_election = SILENCE_S + times.authority_s + times.dead_after_s
+    return (
+        *(f"{seconds:g}" for seconds in chosen),
+        f"{times.dead_after_s:g}",
+        f"{times.lease_s:g} + the agent's",
+        f"{after_election:g}",
     )
 
 

@@ -3,6 +3,7 @@
 import configparser
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -97,6 +98,21 @@ def test_units_start_the_programs_that_are_installed() -> None:
         program, option, _file = shlex.split(unit["Service"]["ExecStart"])
         assert Path(program).name in scripts
         assert option == "--config"
+
+
+BALANCERS = {
+    "haproxy": ("haproxy", "-c", "-f", "deploy/balancer/haproxy.cfg"),
+    "keepalived": ("keepalived", "-t", "-f", "deploy/balancer/keepalived.conf"),
+}
+
+
+@pytest.mark.parametrize("program", BALANCERS)
+def test_the_load_balancers_accept_their_examples(program: str) -> None:
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    argv = BALANCERS[program]
+    done = subprocess.run(argv, cwd=ROOT, check=False, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.nats

@@ -1,10 +1,12 @@
 """The leadership handed over on purpose, and a rolling upgrade, on a cluster of real processes."""
 
+import http.client
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,6 +66,28 @@ def test_a_leader_that_steps_down_is_followed_at_once_by_whom_it_names(tmp_path:
             xenapi.pool.enable_ha([], {})
             assert refusal(xenapi.pool.designate_new_master, host) == ["HA_IS_ENABLED"]
         assert_one_history(cluster)
+
+
+def health(cluster: RunningCluster, name: str) -> tuple[int, dict[str, Any]]:
+    host, _, port = cluster.addresses[name].rpartition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=5.0)
+    connection.request("GET", "/health")
+    answer = connection.getresponse()
+    told = answer.status, json.loads(answer.read())
+    connection.close()
+    return told
+
+
+def test_load_balancers_are_told_who_leads(tmp_path: Path) -> None:
+    with running_cluster(tmp_path / "c", masters=2, hosts=1) as cluster:
+        first = cluster.leader()
+        (second,) = (name for name in cluster.addresses if name != first)
+        assert health(cluster, first)[0] == 200
+        told = (503, {"is_leader": False, "leader": cluster.addresses[first]})
+        until(lambda: health(cluster, second) == told, what="the standby knows the leader")
+        vmpool(cluster, "master", "step-down")
+        until(lambda: health(cluster, second)[0] == 200, what="the standby leads")
+        assert health(cluster, first)[0] == 503
 
 
 def test_a_master_alone_does_not_step_down(tmp_path: Path) -> None:

@@ -66,12 +66,7 @@ def test_a_log_that_every_server_has_lost_comes_back_from_the_masters_copies(
         for name in ("master1", "master2"):
             cluster.parts[name].stop()
         term = last_term(cluster)
-        servers = ("nats1", "nats2", "nats3")
-        for name in servers:
-            cluster.parts[name].kill()
-            shutil.rmtree(cluster.data / name)
-        for name in servers:
-            cluster.parts[name].start()
+        wipe_servers(cluster)
         cluster.parts["master1"].start()
         code = until(lambda: cluster.parts["master1"].exit_code, what="the master refuses")
         assert code == EXIT_BROKEN_HISTORY
@@ -95,3 +90,48 @@ def test_a_log_that_every_server_has_lost_comes_back_from_the_masters_copies(
         assert_one_history(cluster)
         # The bucket's revisions began anew: a term made of them alone would go back.
         assert last_term(cluster) > term
+
+
+def wipe_servers(cluster: RunningCluster) -> None:
+    servers = ("nats1", "nats2", "nats3")
+    for name in servers:
+        cluster.parts[name].kill()
+        shutil.rmtree(cluster.data / name)
+    for name in servers:
+        cluster.parts[name].start()
+
+
+def forget_copy(cluster: RunningCluster, master: str) -> None:
+    for path in (cluster.data / master).glob("log.sqlite*"):
+        path.unlink()
+
+
+def test_a_second_history_is_noticed_and_the_first_one_can_be_chosen(tmp_path: Path) -> None:
+    with running_cluster(tmp_path / "c", masters=2, hosts=1) as cluster:
+        vm = create(cluster, "of the first history")
+        for name in ("master1", "master2"):
+            cluster.parts[name].stop()
+        wipe_servers(cluster)
+        # given: a master without a copy has begun a new pool on empty servers
+        forget_copy(cluster, "master2")
+        cluster.parts["master2"].start()
+        until(lambda: cluster.leader() == "master2", what="it leads a new pool")
+        assert cluster.calling(lambda x: x.VM.get_all()) == []
+        for number in range(4):
+            create(cluster, f"of the second {number}")
+        cluster.parts["master1"].start()
+        code = until(lambda: cluster.parts["master1"].exit_code, what="the first refuses")
+        assert code == EXIT_BROKEN_HISTORY
+        assert "the copy's record is sound" in cluster.parts["master1"].log.read_text()
+        # when: as the runbook has it
+        cluster.parts["master2"].stop()
+        assert "not one history" in restore(cluster, "--dry-run", code=1)
+        wipe_servers(cluster)
+        restore(cluster, "--yes")
+        forget_copy(cluster, "master2")
+        for name in ("master1", "master2"):
+            cluster.parts[name].start()
+        # then
+        until(cluster.leader, what="somebody leads")
+        assert cluster.calling(lambda x: x.VM.get_name_label(vm)) == "of the first history"
+        assert_one_history(cluster)

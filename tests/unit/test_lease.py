@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pool_master.config import load_config
 from pool_master.core.lease import LeaseTable, LeaseTimes
+from shared.settings import ConfigError
 
 TIMES: Final = LeaseTimes()
 HOST: Final = "host"
@@ -31,6 +33,11 @@ def test_times_that_are_not_safe_are_named(times: LeaseTimes, text: str) -> None
     problems = times.problems()
     assert len(problems) == 1
     assert text in problems[0]
+
+
+def test_a_master_with_times_that_are_not_safe_does_not_start_and_gives_the_numbers() -> None:
+    with pytest.raises(ConfigError, match=r"lease_s \(6.0\) must be at least 3 heartbeats \(9.0\)"):
+        load_config(None, {"VMPOOL_MASTER_HEARTBEAT_S": "3"})
 
 
 def test_a_host_is_dead_once_lease_fence_and_margin_are_over() -> None:
