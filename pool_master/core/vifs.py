@@ -2,13 +2,15 @@
 
 from typing import Final
 
+from pool_master.core import network_events as nev
 from pool_master.core.changed import changed
-from pool_master.core.network import Pif, Vif, VifConfig
+from pool_master.core.mac import generated_mac
+from pool_master.core.network import Pif, Vif
 from pool_master.core.pool import Pool
 from pool_master.core.vm import Vm
 from shared.network_errors import VmRequiresNetwork
 from shared.protocol import NicConfig
-from shared.refs import HostRef, PifRef, VifRef, VmRef
+from shared.refs import HostRef, PifRef, VifRef, VmRef, derive, derive_ref
 
 DEVICES: Final = tuple(str(number) for number in range(16))
 
@@ -25,9 +27,23 @@ def free_devices(pool: Pool, vm: VmRef) -> tuple[str, ...]:
     return tuple(device for device in DEVICES if device not in used)
 
 
-def copied(config: VifConfig, vm: VmRef, *, keeps_mac: bool) -> VifConfig:
-    """Give what a copy of the VM `vm` asks of its copy of a VIF: without `keeps_mac` the address is yet to be generated."""
-    return changed(config, VM=vm, MAC=config.MAC if keeps_mac else "")
+def copies_of_vifs(
+    pool: Pool, source: VmRef, made: VmRef, seed: str, identity: str
+) -> list[nev.VifCreated]:
+    """Give the VIFs of a clone or copy: as the source's, but with addresses made from the new VM's `seed`, as xapi does."""
+    copies = []
+    for vif in vifs_of(pool, source):
+        purpose = f"VIF/{vif.config.device}"
+        mac = generated_mac(seed, int(vif.config.device))
+        copies.append(
+            nev.VifCreated(
+                vif=VifRef(derive_ref(identity, purpose)),
+                uuid=derive(identity, purpose),
+                config=changed(vif.config, VM=made, MAC=mac),
+                is_mac_generated=True,
+            )
+        )
+    return copies
 
 
 def network_error(pool: Pool, vm: Vm, host: HostRef) -> VmRequiresNetwork | None:

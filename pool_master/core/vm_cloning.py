@@ -31,6 +31,7 @@ from pool_master.core.storage import (
 )
 from pool_master.core.vbd_messages import free_device
 from pool_master.core.vdi_messages import checked_size, clone_wish, copy_wish, wish
+from pool_master.core.vifs import copies_of_vifs
 from pool_master.core.vm import Vm, VmConfig
 from pool_master.core.vm_config import created_vm
 from shared.enums import (
@@ -179,7 +180,8 @@ def _new_vm(
         metrics=derive_ref(identity, "VM_metrics"),
         metrics_uuid=derive(identity, "VM_metrics"),
     )
-    events: list[ev.Event] = [created]
+    seed = created.config.other_config["mac_seed"]
+    events: list[ev.Event] = [created, *copies_of_vifs(pool, vm.ref, ref, seed, identity)]
     for number, vbd in enumerate(vbds_of_vm(pool, vm.ref)):
         is_own = vbd.config.type is VbdType.DISK
         if is_own and vbd.config.VDI not in disks:

@@ -371,7 +371,12 @@ class Api:
 
 
 # Events from which on a task has its own life, or none any more.
-_BEARING: Final = (ev.OperationAccepted, StorageOperationAccepted, ev.TaskSucceeded)
+_BEARING: Final = (
+    ev.OperationAccepted,
+    ev.DeviceOperationAccepted,
+    StorageOperationAccepted,
+    ev.TaskSucceeded,
+)
 
 
 def _revived(task: Task, model: ClassModel, message: Message) -> Caller:
