@@ -12,6 +12,7 @@ Cells = tuple[str, str, str, str]
 
 _E2E: Final = "e2e/test_sdk_life_cycle.py::"
 _LIVE: Final = "unit/test_vm_live.py::"
+_LIVE_E2E: Final = "e2e/test_sdk_live.py::test_a_running_vm_is_changed_suspended_and_resumed"
 _SUSPEND: Final = "unit/test_vm_suspend.py::"
 _CONTRACT: Final = "contract/test_hypervisor_contract.py::"
 _TUNING: Final = "contract/test_tuning_contract.py::"
@@ -288,17 +289,17 @@ MESSAGES: Final[dict[str, Cells]] = {
     ),
     "suspend": (
         _SUSPEND + "test_a_suspend_is_true_once_the_host_has_saved_the_guest_and_ended_it",
-        _UNTESTED,
+        _LIVE_E2E,
         *_RESUMED,
     ),
     "resume": (
         _SUSPEND + "test_a_host_that_dies_before_the_log_has_the_domain_leaves_the_image",
-        _UNTESTED,
+        _LIVE_E2E,
         *_RESUMED,
     ),
     "resume_on": (
         _SUSPEND + "test_a_resume_runs_only_after_the_log_has_its_domain",
-        _UNTESTED,
+        _LIVE_E2E,
         *_RESUMED,
     ),
     "pool_migrate": (
@@ -309,43 +310,43 @@ MESSAGES: Final[dict[str, Cells]] = {
     ),
     "set_VCPUs_number_live": (
         _LIVE + "test_vcpus_are_plugged_in_before_the_settings_and_metrics_say_so",
-        _UNTESTED,
+        _LIVE_E2E,
         _TUNING + "test_vcpus_are_plugged_in_while_it_runs",
         _BOOTS,
     ),
     "add_to_VCPUs_params_live": (
         _LIVE + "test_scheduler_parameters_are_applied_and_then_stored",
-        _UNTESTED,
+        _LIVE_E2E,
         _TUNING + "test_a_weight_is_applied_and_a_bad_one_refused",
         _TUNING + "test_where_the_kernel_lends_no_cpu_cgroup_a_weight_is_not_allowed",
     ),
     "set_memory_dynamic_max_live": (
         _LIVE + "test_the_balloon_follows_and_then_the_settings",
-        _UNTESTED,
+        _LIVE_E2E,
         _TUNING + "test_the_balloon_follows_its_target",
         _BALLOON,
     ),
     "set_memory_dynamic_min_live": (
         _LIVE + "test_the_balloon_follows_and_then_the_settings",
-        _UNTESTED,
+        _LIVE_E2E,
         _TUNING + "test_the_balloon_follows_its_target",
         _BALLOON,
     ),
     "send_sysrq": (
         _LIVE + "test_a_sysrq_key_reaches_the_host_and_changes_nothing_in_the_log",
-        _UNTESTED,
+        _LIVE_E2E,
         _TUNING + "test_keys_and_triggers_leave_the_domain_as_it_is",
         _GUEST + "test_a_sysrq_key_is_answered_by_the_guests_kernel",
     ),
     "send_trigger": (
         _LIVE + "test_a_trigger_reaches_the_host",
-        _UNTESTED,
+        _LIVE_E2E,
         _TUNING + "test_the_power_trigger_is_the_power_button",
         _GUEST + "test_an_nmi_is_received_by_the_guests_kernel",
     ),
     "get_boot_record": (
         _LIVE + "test_the_boot_record_has_the_settings_of_the_last_boot",
-        _UNTESTED,
+        _LIVE_E2E,
         *_POOL_ONLY,
     ),
     "assert_operation_valid": (
