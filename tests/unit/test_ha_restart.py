@@ -196,6 +196,22 @@ def test_best_effort_comes_after_all_protected_ones_and_not_at_all_when_found_ha
     assert look(halted) == []
 
 
+def test_best_effort_takes_no_room_that_a_protected_one_waits_for() -> None:
+    scenario = a_loss(
+        *guest("huge", **memory(7)),
+        *guest("maybe", **BEST_EFFORT, ha_always_run=False),
+        *guest("there", HOST_2, **memory(2)),
+        hosts=2,
+    )
+    assert begun(look(scenario)) == {}
+    scenario.record(
+        [ev.VmHalted(vm=vm_ref("there"), reason="its user"), ev.VmDestroyed(vm=vm_ref("there"))]
+    )
+    assert list(begun(look(scenario))) == [vm_ref("huge")]
+    started_there(scenario, vm_ref("huge"))
+    assert list(begun(look(scenario))) == [vm_ref("maybe")]
+
+
 def test_a_failed_start_is_tried_on_each_other_host_and_then_after_a_pause() -> None:
     scenario = a_loss(*running(**PROTECTED))
     look(scenario)
