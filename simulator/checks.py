@@ -22,12 +22,14 @@ from pool_master.core.records import EMPTY_TAIL, Break, Tail, follow
 from pool_master.core.snapshot import decode_pool, encode_pool
 from pool_master.core.vm import Vm
 from pool_master.shell.follower import events_of
+from pool_master.shell.mirror import MirrorRecord
 from shared.codec import moment_from_us
 from shared.enums import PowerState, VmOperation
 from shared.errors import XenApiError
 from shared.protocol import DomainState
 from shared.refs import NULL_HOST, HostRef, TaskRef, VmRef
 from simulator.cluster import Cluster, MasterHost
+from simulator.observer import POOL, Observer
 
 LAST_EVENTS: Final = 40
 # What may promise memory on a host on which the VM does not reside yet, or no more.
@@ -74,7 +76,9 @@ class Checks:
         self.acknowledged: list[Acknowledged] = []
         self.starts: Counter[tuple[str, int]] = Counter()
         self.story: list[str] = []
+        self.observer = Observer(cluster)
         self._cluster = cluster
+        self._verified: dict[str, MirrorRecord] = {}
         self._accepted: dict[TaskRef, ev.Recorded] = {}
         self._ends: dict[TaskRef, ev.Recorded] = {}
         self._data: list[bytes] = []
@@ -86,6 +90,7 @@ class Checks:
     def fail(self, invariant: str, text: str) -> None:
         """Note a violation."""
         self.violations.append(f"{self._cluster.loop.time():.3f} {invariant}: {text}")
+        self.observer.timeline.mark(POOL, "violation", f"{invariant}: {text}")
 
     # --- the hypervisors
 
@@ -112,6 +117,7 @@ class Checks:
                 # Its VCPUs stand still at a hand-over that was cut, until somebody decides.
                 and not domain.is_undecided
             ]
+            self.observer.show_guest(vm_uuid, [(host, domain.state) for host, domain in running])
             shown = ", ".join(_shown(host, domain) for host, domain in found if domain)
             self.tell(f"fabric {vm_uuid[:8]}: {shown or 'gone'}")
             if len(running) > 1:
@@ -156,6 +162,7 @@ class Checks:
                 self._ends[task] = recorded
             case _:
                 pass
+        self.observer.see(recorded, self.pool)
         self.pool.stamp(evolve.apply(self.pool, recorded))
 
     def _last_elected(self) -> int:
@@ -190,11 +197,17 @@ class Checks:
             self._check_allowed(leader)
 
     def _check_copy(self, node: MasterHost) -> None:
-        for position, record in enumerate(node.disk.records, start=1):
+        records, seen = node.disk.records, self._verified.get(node.name)
+        # What was right stays right as long as the last one that was looked at is where it was, itself.
+        is_longer = seen and len(records) >= seen.position and records[seen.position - 1] is seen
+        first = seen.position if seen and is_longer else 0
+        for position, record in enumerate(records[first:], start=first + 1):
             if position > len(self._data) or record.data != self._data[position - 1]:
                 text = f"{node.name}'s copy differs at position {position}"
                 self.fail("3 copies are prefixes", text)
                 return
+        if records:
+            self._verified[node.name] = records[-1]
 
     def _check_state(self, node: MasterHost) -> None:
         if node.position != self.tail.position or node.pool.sequence != self.pool.sequence:

@@ -13,7 +13,6 @@ from shared.refs import NULL
 from simulator.checks import Acknowledged, Checks
 from simulator.cluster import MIB, Cluster, ConnectionDropped
 
-VMS_MAX: Final = 6
 TRIES_MAX: Final = 300
 PAUSE_S: Final = 1.0
 TASK_POLLS_MAX: Final = 200
@@ -153,8 +152,9 @@ class Session:
 class Client:
     """One client that does things to VMs for as long as it is let."""
 
-    def __init__(self, cluster: Cluster, checks: Checks, name: str) -> None:
+    def __init__(self, cluster: Cluster, checks: Checks, name: str, *, vms_max: int) -> None:
         self.name = name
+        self._vms_max = vms_max
         self.refusals: list[str] = []
         self.is_done = False
         self.priority = ""  # ha_restart_priority of the VMs that it makes
@@ -185,7 +185,7 @@ class Client:
 
     async def _do_something(self) -> None:
         vms = await self.session.call("VM.get_all")
-        if not vms or (len(vms) < VMS_MAX and self._chance.random() < 0.4):
+        if not vms or (len(vms) < self._vms_max and self._chance.random() < 0.4):
             await self.create()
             return
         vm = self._chance.choice(vms)

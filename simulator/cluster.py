@@ -10,20 +10,16 @@ and survive them.
 import asyncio
 import random
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from prometheus_client import CollectorRegistry
 
 from host_agent.config import AgentConfig
-from host_agent.core.lease_guard import PeerAnswer, PeerQuestion
 from host_agent.shell.agent import Agent
-from host_agent.shell.fabric_store import MemoryStore, SimulatedDomain
 from host_agent.shell.hypervisor import HypervisorUnavailable
-from host_agent.shell.peers import Answerer
 from host_agent.shell.simulated_fabric import SimulatedFabric
 from host_agent.shell.simulated_hypervisor import (
     SimulatedHypervisor,
@@ -46,200 +42,30 @@ from shared.errors import VmMigrateFailed, XenApiError
 from shared.refs import derive
 from shared.subjects import Subjects
 from simulator.candidacy import LEASE_TIMES, candidacy_of
-from simulator.memory_broker import Client, LinkFaults, MemoryBroker
-from simulator.memory_bus import MemoryBus
+from simulator.memory_broker import LinkFaults
 from simulator.memory_journal import MemoryJournalDisk, open_memory_journal
 from simulator.memory_mirror import MemoryMirror, MemoryMirrorDisk
-from simulator.memory_peers import MemoryPeers, PeerNetwork
+from simulator.memory_peers import PeerNetwork
 from simulator.memory_watchdog import MemoryWatchdog
-from simulator.processes import Process, SimulationLoop, in_world
+from simulator.ports import (
+    Links,
+    ProcessBus,
+    ProcessPeers,
+    WatchedStore,
+    WorldBroker,
+    WorldWatchdog,
+)
+from simulator.processes import Process, SimulationLoop
 
 POOL: Final = "simulated"
 MIB: Final = 1 << 20
 HOST_MEMORY: Final = 2_500 * MIB
 # 2024-04-20T12:00:00Z
 BEGINNING: Final = datetime(2024, 4, 20, 12, tzinfo=UTC)
-KILL_PAUSE_S: Final = 0.2
 
 
 def host_uuid(number: int) -> str:
     return derive(f"simulated/{number}", "host")
-
-
-class WorldBroker(MemoryBroker):
-    """The messaging system between processes: what is on its way belongs to nobody, what arrives to its receiver."""
-
-    def __init__(self, randomness: random.Random) -> None:
-        super().__init__(randomness)
-        self.on_store: Callable[[str, bytes], None] = lambda _subject, _data: None
-
-    def carry_up(self, client: Client, subject: str, arrive: Callable[[], None]) -> None:
-        in_world(super().carry_up, client, subject, arrive)
-
-    def carry_down(self, client: Client, subject: str, arrive: Callable[[], None]) -> None:
-        process = cast("ProcessBus", client).process
-        in_world(super().carry_down, client, subject, lambda: process.call(arrive))
-
-    def store(
-        self, subject: str, data: bytes, *, message_id: str = "", expected: int | None = None
-    ) -> int:
-        sequence = super().store(subject, data, message_id=message_id, expected=expected)
-        self.on_store(subject, data)
-        return sequence
-
-
-class ProcessBus(MemoryBus):
-    """A connection that dies with its process."""
-
-    def __init__(self, broker: MemoryBroker, name: str, process: Process) -> None:
-        super().__init__(broker, name)
-        self.process = process
-        process.on_death.append(self.die)
-
-    def die(self) -> None:
-        """Be gone, without a word."""
-        self._is_closed = True
-        if self in self.broker.clients:
-            self.broker.clients.remove(self)
-        self.broker.servers[:] = [s for s in self.broker.servers if s.client is not self]
-        for stream in self.broker.streams.values():
-            for consumer in stream.consumers.values():
-                consumer.readers[:] = [r for r in consumer.readers if r.client is not self]
-
-
-class WatchedStore(MemoryStore):
-    """The hypervisors' domains; tells when a step that changed some is done."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.on_changed: Callable[[list[str]], None] = lambda _vms: None
-        self.on_started: Callable[[str, SimulatedDomain], None] = lambda _host, _domain: None
-        self._depth = 0
-        self._touched: dict[str, None] = {}
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        self._depth += 1
-        try:
-            yield
-        finally:
-            self._depth -= 1
-            if not self._depth and self._touched:
-                touched, self._touched = list(self._touched), {}
-                self.on_changed(touched)
-
-    def lock(self) -> AbstractContextManager[None]:
-        return self._locked()
-
-    def write(self, host: str, domain: SimulatedDomain) -> None:
-        before = self.read(host, domain.config.vm_uuid)
-        was_here = before is not None and before.domid >= 0
-        is_same = before is not None and before.config.incarnation == domain.config.incarnation
-        # What has its number from `new_domid` was built here; a guest that moves in has a later one.
-        is_built = domain.domid >= 0 and domain.domid % 1_000 == 0
-        super().write(host, domain)
-        self._touched[domain.config.vm_uuid] = None
-        if is_built and not (was_here and is_same):
-            self.on_started(host, domain)
-
-    def remove(self, host: str, vm_uuid: str) -> None:
-        super().remove(host, vm_uuid)
-        self._touched[vm_uuid] = None
-
-    def move(self, source: str, destination: str, vm_uuid: str) -> None:
-        super().move(source, destination, vm_uuid)
-        self._touched[vm_uuid] = None
-
-
-@dataclass(frozen=True, slots=True)
-class BadLink:
-    """What holds for one client's link for a while."""
-
-    client: str
-    faults: LinkFaults
-
-
-class Links:
-    """All that is wrong with links now; several troubles of one link add up."""
-
-    def __init__(self, broker: MemoryBroker) -> None:
-        self._broker = broker
-        self._bad: list[BadLink] = []
-        self.outages = 0
-
-    def add(self, bad: BadLink) -> None:
-        self._bad.append(bad)
-        self._apply(bad.client)
-
-    def remove(self, bad: BadLink) -> None:
-        self._bad.remove(bad)
-        self._apply(bad.client)
-
-    def _apply(self, client: str) -> None:
-        here = [bad.faults for bad in self._bad if bad.client == client]
-        self._broker.set_faults(
-            LinkFaults(
-                loss=max((x.loss for x in here), default=0.0),
-                duplication=max((x.duplication for x in here), default=0.0),
-                delay_s=max((x.delay_s for x in here), default=(0.0005, 0.003)),
-                is_cut_up=any(x.is_cut_up for x in here),
-                is_cut_down=any(x.is_cut_down for x in here),
-            ),
-            client=client,
-        )
-
-    def stop_broker(self) -> None:
-        self.outages += 1
-        self._broker.stop()
-
-    def start_broker(self) -> None:
-        self.outages -= 1
-        if not self.outages:
-            self._broker.start()
-
-
-class _ProcessPeers(MemoryPeers):
-    """Peers whose answers are given by the process that is asked: one that is stopped is silent."""
-
-    def __init__(self, network: PeerNetwork, name: str, process: Process) -> None:
-        super().__init__(network, name)
-        self._process = process
-
-    @asynccontextmanager
-    async def serving(self, answer: Answerer) -> AsyncIterator[None]:
-        async def answer_there(question: PeerQuestion) -> PeerAnswer:
-            answered: asyncio.Future[PeerAnswer] = asyncio.get_running_loop().create_future()
-
-            async def work() -> None:
-                found = await answer(question)
-                if not answered.done():
-                    answered.set_result(found)
-
-            self._process.spawn(work())
-            return await answered
-
-        async with super().serving(answer_there):
-            yield
-
-
-class _WorldWatchdog(MemoryWatchdog):
-    """A watchdog that dies with its host alone, and goes on killing until it is wound up again, as the real one."""
-
-    def _fire(self) -> None:
-        super()._fire()
-        self._timer = asyncio.get_running_loop().call_later(KILL_PAUSE_S, self._fire)
-
-    async def wind(self, deadline: float) -> None:
-        winding = super().wind(deadline)
-
-        def step() -> None:
-            try:
-                winding.send(None)
-            except StopIteration:
-                return
-            raise AssertionError("winding took more than a step")
-
-        in_world(step)
 
 
 @dataclass(slots=True)
@@ -298,6 +124,16 @@ class Trouble:
     chances: dict[str, float] = field(default_factory=dict)
 
 
+class OnDeath(Protocol):
+    """Is told that a host loses its agent, or all its power."""
+
+    def __call__(self, host: str, *, has_power: bool) -> None: ...
+
+
+def _nobody_looks(host: str, *, has_power: bool) -> None:
+    del host, has_power
+
+
 class Cluster:
     """A pool of production code on simulated ports."""
 
@@ -317,6 +153,9 @@ class Cluster:
         self.network = PeerNetwork(delay_s=0.002, reaches=self._peers_reach)
         self.defects: list[str] = []
         self.trouble, self.client_drops = Trouble(), 0.0
+        self.on_trouble: Callable[[str, str], None] = lambda _point, _host: None
+        self.on_death: OnDeath = _nobody_looks
+        self.on_guest_acts: Callable[[], None] = lambda: None
         self.timings = SimulatedTimings(
             call_s=self.random.choice((0.0, 0.005, 0.05)),
             start_s=self.random.choice((0.05, 0.5, 2.0)),
@@ -348,14 +187,15 @@ class Cluster:
             name=name,
             uuid=host_uuid(number),
             disk=MemoryJournalDisk(f"journal{number}", flush_s=self.random.choice((0.0, 0.004))),
-            watchdog=_WorldWatchdog(kill),
-            trouble=lambda point: self._fault_at(point, chance),
+            watchdog=WorldWatchdog(kill),
+            trouble=lambda point: self._fault_at(point, name, chance),
         )
 
-    def _fault_at(self, point: str, chance: random.Random) -> Exception | None:
+    def _fault_at(self, point: str, host: str, chance: random.Random) -> Exception | None:
         likely = self.trouble.chances.get(point, 0.0)
         if not likely or chance.random() >= likely:
             return None
+        self.on_trouble(point, host)
         if point.startswith("migrate"):
             return VmMigrateFailed("", "", "", f"simulated at {point}")
         if point.endswith(".failed"):
@@ -435,7 +275,7 @@ class Cluster:
                 journal=await open_memory_journal(host.disk),
                 hypervisor=hypervisor,
                 storage=SimulatedStorage(self.storage, host.name),
-                peers=_ProcessPeers(self.network, host.name, process),
+                peers=ProcessPeers(self.network, host.name, process),
                 watchdog=host.watchdog,
                 wall_clock=lambda: int(self.loop.time() * 1_000_000),
             )
@@ -460,12 +300,15 @@ class Cluster:
             node.disk.lose_end(loses_records)
 
     def kill_agent(self, host: Host) -> None:
+        self.on_death(host.name, has_power=True)
         if host.process is not None:
             host.process.kill()
 
     def cut_power(self, host: Host) -> None:
         """The host with all its guests and its watchdog is off; its disk stays."""
-        self.kill_agent(host)
+        self.on_death(host.name, has_power=False)
+        if host.process is not None:
+            host.process.kill()
         host.watchdog.unplug()
         self.fabric.kill_host(host.name)
         self.network.answerers.pop(host.name, None)

@@ -1,17 +1,17 @@
-"""What goes wrong in one simulated scenario: a schedule, as data, drawn from a seed; and the hand that carries it out.
+"""What goes wrong in one simulated scenario: a schedule, as data; and the hand that carries it out.
 
 Rules: times are seconds from the scenario's beginning; a fault that lasts ends by itself, and none outlives the scenario.
 Printed, a schedule says all that was done to the pool.
 """
 
 import asyncio
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from datetime import timedelta
 
-from simulator.cluster import BadLink, Cluster, Host, MasterHost
+from simulator.cluster import Cluster, Host, MasterHost
 from simulator.memory_broker import LinkFaults
+from simulator.ports import BadLink
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +105,11 @@ class HypervisorTrouble(Fault):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationTrouble(HypervisorTrouble):
+    """The same at a point of a migration."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GuestActs(Fault):
     """A running guest powers itself off, reboots or crashes; `which` picks it."""
 
@@ -119,106 +124,34 @@ class ClientDrops(Fault):
     share: float
 
 
-POINTS: Final = (
-    "start",
-    "start.answer",
-    "pause.answer",
-    "destroy",
-    "destroy.answer",
-    "request_shutdown.answer",
-    "observe",
-    "inventory",
-    "migrate",
-    "migrate.copy",
-    "migrate.answer",
-    "migrate.hand_over.arrived",
-    "migrate.hand_over.lost",
-    "migration_status",
-    "settle_incoming",
-)
-ACTS: Final = ("power_off", "reboot", "crash")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockJump(Fault):
+    """A master's wall clock is off by this much, until it is set right again."""
+
+    master: int
+    by_s: float
 
 
-def draw_faults(seed: int, *, scenario_s: float, hosts: int, masters: int) -> tuple[Fault, ...]:
-    """Give the faults of a seed, in the order of their beginnings."""
-    chance = random.Random(f"faults/{seed}")
-    draw = _Draw(chance, scenario_s=scenario_s, hosts=hosts, masters=masters)
-    faults = [draw.one() for _ in range(chance.randint(2, 14))]
-    return tuple(sorted(faults, key=lambda fault: fault.at))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlowDisk(Fault):
+    """Each flush to a master's or host's disk takes so long."""
+
+    who: str
+    flush_s: float
 
 
-class _Draw:
-    def __init__(
-        self, chance: random.Random, *, scenario_s: float, hosts: int, masters: int
-    ) -> None:
-        self._chance = chance
-        self._scenario_s = scenario_s
-        self._hosts = hosts
-        self._masters = masters
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamStall(Fault):
+    """One stream of the messaging system has no leader: nobody who publishes to it is answered."""
 
-    def one(self) -> Fault:
-        chance = self._chance
-        at = round(chance.uniform(0.0, self._scenario_s * 0.9), 3)
-        longest = chance.choice((0.5, 3.0, 12.0, 30.0))
-        lasts = round(min(chance.uniform(0.0, longest), self._scenario_s - at), 3)
-        makers: tuple[tuple[int, Callable[[float, float], Fault]], ...] = (
-            (3, self._cut_off),
-            (3, self._flaky),
-            (2, lambda at, lasts: BusOutage(at=at, lasts=lasts)),
-            (3, self._master_crash),
-            (1, lambda at, lasts: MasterStop(at=at, lasts=lasts, master=self._master())),
-            (2, lambda at, lasts: MasterPause(at=at, lasts=lasts, master=self._master())),
-            (3, lambda at, lasts: AgentCrash(at=at, lasts=lasts, host=self._host())),
-            (2, lambda at, lasts: AgentPause(at=at, lasts=lasts, host=self._host())),
-            (2, lambda at, lasts: PowerCut(at=at, lasts=lasts, host=self._host())),
-            (1, lambda at, lasts: PeersCut(at=at, lasts=lasts, host=self._host())),
-            (2, self._trouble),
-            (2, self._guest_acts),
-            (1, self._drops),
-        )
-        weights = [weight for weight, _ in makers]
-        _, make = chance.choices(makers, weights)[0]
-        return make(at, lasts)
+    stream: str
 
-    def _master(self) -> int:
-        return self._chance.randint(1, self._masters)
 
-    def _host(self) -> int:
-        return self._chance.randint(1, self._hosts)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventsLost(Fault):
+    """The messaging system is killed, and the stream of events, which is not synced, loses its end."""
 
-    def _anyone(self) -> str:
-        names = [f"master{n}" for n in range(1, self._masters + 1)]
-        return self._chance.choice(names + [f"host{n}" for n in range(1, self._hosts + 1)])
-
-    def _cut_off(self, at: float, lasts: float) -> Fault:
-        up, down = self._chance.choice(((True, True), (True, False), (False, True)))
-        return CutOff(at=at, lasts=lasts, who=self._anyone(), up=up, down=down)
-
-    def _flaky(self, at: float, lasts: float) -> Fault:
-        return FlakyLink(
-            at=at,
-            lasts=lasts,
-            who=self._anyone(),
-            loss=self._chance.choice((0.0, 0.02, 0.2)),
-            duplication=self._chance.choice((0.0, 0.1, 0.5)),
-            delay_s_max=self._chance.choice((0.01, 0.5, 4.0)),
-        )
-
-    def _master_crash(self, at: float, lasts: float) -> Fault:
-        loses = self._chance.choice((0, 0, 1, 5, 1_000))
-        return MasterCrash(at=at, lasts=lasts, master=self._master(), loses_records=loses)
-
-    def _trouble(self, at: float, lasts: float) -> Fault:
-        point = self._chance.choice(POINTS)
-        return HypervisorTrouble(
-            at=at, lasts=lasts, point=point, chance=self._chance.choice((0.1, 0.5, 1.0))
-        )
-
-    def _guest_acts(self, at: float, _lasts: float) -> Fault:
-        return GuestActs(at=at, act=self._chance.choice(ACTS), which=self._chance.randint(0, 99))
-
-    def _drops(self, at: float, lasts: float) -> Fault:
-        return ClientDrops(at=at, lasts=lasts, share=self._chance.choice((0.05, 0.3)))
+    count: int
 
 
 # --- the hand
@@ -268,8 +201,57 @@ def _begin(cluster: Cluster, fault: Fault) -> Callable[[], None]:  # noqa: PLR09
         case ClientDrops():
             cluster.client_drops = fault.share
             return lambda: setattr(cluster, "client_drops", 0.0)
+        case ClockJump():
+            return _jump(cluster.masters[fault.master - 1], fault.by_s)
+        case SlowDisk():
+            return _slow(cluster, fault)
+        case StreamStall() | EventsLost():
+            return _begin_at_streams(cluster, fault)
         case _:
             raise AssertionError(f"nobody knows how to do {fault}")
+
+
+def _jump(node: MasterHost, by_s: float) -> Callable[[], None]:
+    by = timedelta(seconds=by_s)
+    node.skew += by
+
+    def set_right() -> None:
+        node.skew -= by
+
+    return set_right
+
+
+def _slow(cluster: Cluster, fault: SlowDisk) -> Callable[[], None]:
+    disks = {x.name: x.disk for x in cluster.masters} | {x.name: x.disk for x in cluster.hosts}
+    disk = disks[fault.who]
+    disk.flush_s += fault.flush_s
+
+    def be_quick_again() -> None:
+        disk.flush_s -= fault.flush_s
+
+    return be_quick_again
+
+
+def _begin_at_streams(cluster: Cluster, fault: StreamStall | EventsLost) -> Callable[[], None]:
+    subjects = cluster.subjects
+    if isinstance(fault, EventsLost):
+        cluster.links.stop_broker()
+        cluster.broker.lose_the_last(subjects.event_stream, fault.count)
+        return cluster.links.start_broker
+    patterns = {
+        "log": [subjects.log, subjects.log_stream],
+        "commands": [subjects.every_command, subjects.command_stream],
+        "reports": [subjects.every_report, subjects.report_stream],
+        "events": [subjects.every_event, subjects.event_stream],
+        "leader": [subjects.leader_bucket],
+    }[fault.stream]
+    cluster.broker.stalled += patterns
+
+    def elect() -> None:
+        for pattern in patterns:
+            cluster.broker.stalled.remove(pattern)
+
+    return elect
 
 
 def _bad_link(fault: CutOff | FlakyLink) -> BadLink:
@@ -326,6 +308,7 @@ def _act(cluster: Cluster, fault: GuestActs) -> None:
     running = cluster.fabric.running()
     if not running:
         return
+    cluster.on_guest_acts()
     vm_uuid = running[fault.which % len(running)].vm_uuid
     match fault.act:
         case "power_off":

@@ -13,6 +13,7 @@ class MemoryWatchdog:
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.kills = 0
+        self.on_kill: Callable[[], None] = lambda: None
 
     async def start(self) -> float | None:
         return self._deadline
@@ -30,6 +31,7 @@ class MemoryWatchdog:
 
     def _fire(self) -> None:
         self.kills += 1
+        self.on_kill()
         self._kill()
 
     def unplug(self) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import structlog
@@ -20,12 +20,14 @@ from pool_master.core.ha_plan import RESTART
 from simulator.checks import LAST_EVENTS, Checks, Violation
 from simulator.clients import Client, Gone, Refused, Watcher
 from simulator.cluster import Cluster, ConnectionDropped
-from simulator.faults import Fault, carry_out, draw_faults
+from simulator.draw import draw_faults
+from simulator.faults import Fault, carry_out
+from simulator.observer import POOL, Situation
 from simulator.processes import SimulationLoop, run_world
 from simulator.protection import unprotected
+from simulator.setting import Setting
+from simulator.timeline import Timeline
 
-HOSTS: Final = 3
-SCENARIO_S: Final = 40.0
 # How long after the last fault every operation has ended, hosts and pool agree, and a new VM starts.
 SETTLE_S_MAX: Final = 90.0
 QUIET_S: Final = 2.0
@@ -50,53 +52,43 @@ class Outcome:
     real_s: float
     refusals: tuple[str, ...]
     acknowledged: int
+    situations: dict[Situation, int]
+    timeline: Timeline
+    replay: str
+
+    def without_story(self) -> "Outcome":
+        """Give what can be counted."""
+        return replace(self, story=(), timeline=Timeline(float), refusals=())
 
     def __str__(self) -> str:
         """Say all that is needed to look into it."""
         faults = "\n".join(f"  {fault}" for fault in self.faults)
         story = "\n".join(f"  {line}" for line in self.story[-LAST_EVENTS:])
         wrong = "\n".join(f"  {violation}" for violation in self.violations)
-        return f"seed {self.seed} violates\n{wrong}\nafter\n{faults}\nlast events\n{story}"
+        return f"{self.replay}\nviolates\n{wrong}\nafter\n{faults}\nlast events\n{story}"
 
 
-def simulate(
-    seed: int,
-    *,
-    masters: int | None = None,
-    scenario_s: float = SCENARIO_S,
-    is_protected: bool = False,
-) -> Outcome:
-    """Run a seed; where it `is_protected`, with high availability on, and every VM to be restarted."""
-    count = masters or (1 if seed % 4 == 0 else 2)
+def simulate(seed: int, setting: Setting | None = None) -> Outcome:
+    """Run a seed."""
     began = time.perf_counter()
-    with _quiet():
-        return run_world(
-            lambda loop: _Scenario(
-                loop, seed, count, scenario_s=scenario_s, is_protected=is_protected
-            ).run(began)
-        )
+    with quiet():
+        return run_world(lambda loop: _Scenario(loop, seed, setting or Setting()).run(began))
 
 
 class _Scenario:
-    def __init__(
-        self,
-        loop: SimulationLoop,
-        seed: int,
-        masters: int,
-        *,
-        scenario_s: float,
-        is_protected: bool,
-    ) -> None:
+    def __init__(self, loop: SimulationLoop, seed: int, setting: Setting) -> None:
         self.loop = loop
         self.seed = seed
+        self.setting = setting
         self.began_at = loop.time()
-        self.scenario_s = scenario_s
-        self.faults = draw_faults(seed, scenario_s=scenario_s, hosts=HOSTS, masters=masters)
-        self.cluster = Cluster(loop, seed, hosts=HOSTS, masters=masters)
+        self.faults = draw_faults(seed, setting)
+        self.cluster = Cluster(loop, seed, hosts=setting.hosts, masters=setting.masters_of(seed))
         self.checks = Checks(self.cluster)
-        self.clients = [Client(self.cluster, self.checks, f"client{n}") for n in range(CLIENTS)]
-        self.is_protected = is_protected
-        if is_protected:
+        self.clients = [
+            Client(self.cluster, self.checks, f"client{n}", vms_max=setting.vms)
+            for n in range(CLIENTS)
+        ]
+        if setting.is_protected:
             for client in self.clients:
                 client.priority = RESTART
         self.watcher = Watcher(self.cluster, self.checks)
@@ -105,6 +97,8 @@ class _Scenario:
     async def run(self, began: float) -> Outcome:
         self.cluster.start_all()
         await self._until_first_violation(self._live())
+        timeline = self.checks.observer.timeline
+        timeline.end()
         return Outcome(
             seed=self.seed,
             faults=self.faults,
@@ -117,6 +111,9 @@ class _Scenario:
             real_s=time.perf_counter() - began,
             refusals=tuple(why for client in self.clients for why in client.refusals),
             acknowledged=len(self.checks.acknowledged),
+            situations=dict(self.checks.observer.counts),
+            timeline=timeline.detached(),
+            replay=self.setting.command(self.seed),
         )
 
     async def _make_pool(self) -> None:
@@ -124,7 +121,7 @@ class _Scenario:
         for host in self.cluster.hosts:
             await session.call("host.create", host.uuid, host.name)
         await asyncio.sleep(READY_S)
-        if self.is_protected:
+        if self.setting.is_protected:
             await session.call("pool.enable_ha", [], {})
         if not all(self.checks.pool.is_live(ref) for ref in self.checks.pool.hosts):
             self.checks.fail(
@@ -154,6 +151,7 @@ class _Scenario:
             if self.loop.time() - looked_at >= LOOK_S:
                 looked_at = self.loop.time()
                 self.checks.check_masters()
+            self.checks.observer.poll(self.checks.pool)
             for defect in self.cluster.defects:
                 self.checks.fail("no defect", defect)
             self._stop_if_violated()
@@ -166,7 +164,8 @@ class _Scenario:
     async def _live(self) -> None:
         await self._make_pool()
         watching = asyncio.ensure_future(self.watcher.watch())
-        until = self.loop.time() + self.scenario_s
+        until = self.loop.time() + self.setting.scenario_s
+        self.checks.observer.timeline.mark(POOL, "faults begin")
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(carry_out(self.cluster, self.faults))
@@ -218,7 +217,7 @@ class _Scenario:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Say nothing unless asked to: VMPOOL_SIM_LOG=1."""
     before = structlog.get_config()
     if not os.environ.get("VMPOOL_SIM_LOG"):

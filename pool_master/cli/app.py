@@ -206,7 +206,7 @@ def xe_command(
 
 def wire() -> None:
     """Put the commands together."""
-    from pool_master.cli import events, ha, host, lab, log, master, starter, task, vm
+    from pool_master.cli import events, ha, host, lab, log, master, sim, starter, task, vm
 
     if app.registered_groups:
         return
@@ -225,6 +225,7 @@ def wire() -> None:
     app.add_typer(log.app, name="log")
     app.add_typer(lab.app, name="lab")
     app.command()(starter.up)
+    app.command()(sim.sim)
 
 
 OWN_DASHED: Final = frozenset({"seed-demo"})

@@ -20,9 +20,11 @@ from pool_master.shell import follower
 from pool_master.shell.event_log import JetStreamLog, LogUnavailable
 from pool_master.shell.writer import Writer
 from shared.bus import BusUnavailable
+from simulator.setting import CLASSIC, Setting
 from simulator.simulation import simulate
 
 Patch = pytest.MonkeyPatch
+CLASSICAL = Setting(kinds=CLASSIC)
 
 
 def answers_before_it_appends(patch: Patch) -> None:
@@ -133,7 +135,7 @@ def test_a_bug_that_is_put_in_is_found(bug: Bug, monkeypatch: Patch) -> None:
     bug.put_in(monkeypatch)
     found: list[str] = []
     for seed in range(bug.first, bug.first + bug.within):
-        found = [text.split(" ", 1)[1] for text in simulate(seed).violations]
+        found = [text.split(" ", 1)[1] for text in simulate(seed, CLASSICAL).violations]
         if any(text.startswith(bug.seen_by) for text in found):
             return
     pytest.fail(f"{bug.within} seeds have not seen it: {found}")
