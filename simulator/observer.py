@@ -21,6 +21,7 @@ from simulator.timeline import Timeline
 
 STARTS: Final = (VmOperation.START, VmOperation.START_ON)
 LOST_LEASE: Final = ("failsafe", "lapsed", "fencing")
+HELD: Final = ("lease", "expiring")
 POOL: Final = "pool"
 
 
@@ -74,6 +75,7 @@ class Observer:
         self.timeline = Timeline(cluster.loop.time)
         self._cluster = cluster
         self._standing: dict[str, str] = {}
+        self._in_failsafe: set[str] = set()
         cluster.on_trouble = self._trouble
         cluster.on_death = self._death
         cluster.on_guest_acts = self._guest_acts
@@ -95,12 +97,15 @@ class Observer:
         self.timeline.become(host.name, now)
         if now in LOST_LEASE and before not in LOST_LEASE and _works(pool, host.name, STARTS):
             self._count(Situation.LEASE_LOST_DURING_START, host.name)
-        if now == "failsafe":
+        if now == "failsafe" and before in HELD:
+            self._in_failsafe.add(host.name)
             self._count(Situation.FAILSAFE_ENTERED, host.name)
         if now == "fencing":
             self._count(Situation.FENCED_BY_AGENT, host.name)
-        if before == "failsafe" and now in {"lease", "expiring"}:
+        if now in HELD and host.name in self._in_failsafe:
             self._count(Situation.FAILSAFE_LEFT, host.name)
+        if now != "failsafe":
+            self._in_failsafe.discard(host.name)
 
     def _standing_of(self, host: Host) -> str:
         if self._cluster.store.is_dead(host.name):

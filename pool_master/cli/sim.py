@@ -6,13 +6,14 @@ Rules: exit code 1 for a violation; every one comes with the command line that s
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Group
 from rich.text import Text
 
-from pool_master.cli.failures import EXIT_REFUSED, Misused
+from pool_master.cli.failures import EXIT_REFUSED, Failed, Misused
 from pool_master.cli.options import JsonFlag
 from pool_master.cli.render import Terminal, facts, table
 
@@ -44,6 +45,12 @@ def sim(
     ha: Annotated[
         bool, typer.Option("--ha", help="High availability is on, and protects every VM.")
     ] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.svg", help="Draw the first seed that fails, else the first, lane by lane."
+        ),
+    ] = None,
     jobs: Annotated[int, typer.Option(min=0, help="How many at a time; 0: one a CPU.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
@@ -62,12 +69,27 @@ def sim(
     began = time.monotonic()
     tally = run(range(seed, seed + seeds), setting, jobs, terminal)
     took_s = time.monotonic() - began
+    if picture is not None:
+        draw_to(picture, tally, seed, setting)
     if as_json:
         terminal.show(tally.as_record(took_s=took_s))
     else:
         terminal.out.print(shown(tally, took_s))
     if tally.failed:
         raise typer.Exit(EXIT_REFUSED)
+
+
+def draw_to(picture: Path, tally: "Tally", seed: int, setting: "Setting") -> None:
+    """Draw what failed, or the first seed."""
+    from simulator.picture import draw
+    from simulator.simulation import simulate
+
+    failed = sorted(tally.failed, key=lambda outcome: outcome.seed)
+    outcome = failed[0] if failed else simulate(seed, setting)
+    try:
+        picture.write_text(draw(outcome), encoding="utf-8")
+    except OSError as error:
+        raise Failed(f"the picture cannot be written: {error}") from error
 
 
 def kinds_of(words: str) -> tuple[str, ...]:
