@@ -21,19 +21,27 @@ if TYPE_CHECKING:
     from simulator.campaign import Tally
     from simulator.setting import Setting
 
+PictureFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.svg", help="Draw the first seed that fails, else the first, lane by lane."
+    ),
+]
+Hours = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        max=1_000.0,
+        help="Simulated hours of trouble for each seed; else 40 seconds.",
+    ),
+]
+
 
 def sim(
     *,
     seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 1,
     seeds: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many, from there.")] = 1,
-    hours: Annotated[
-        float,
-        typer.Option(
-            min=0.0,
-            max=1_000.0,
-            help="Simulated hours of trouble for each seed; else 40 seconds.",
-        ),
-    ] = 0.0,
+    hours: Hours = 0.0,
     hosts: Annotated[int, typer.Option(min=1, max=64, help="How many hosts.")] = 3,
     masters: Annotated[
         int, typer.Option(min=0, max=9, help="How many masters; 0: one or two, as the seed wants.")
@@ -45,12 +53,7 @@ def sim(
     ha: Annotated[
         bool, typer.Option("--ha", help="High availability is on, and protects every VM.")
     ] = False,
-    picture: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.svg", help="Draw the first seed that fails, else the first, lane by lane."
-        ),
-    ] = None,
+    picture: PictureFile = None,
     jobs: Annotated[int, typer.Option(min=0, help="How many at a time; 0: one a CPU.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:

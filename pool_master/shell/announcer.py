@@ -73,6 +73,9 @@ class Announcer:
                 await self._look_back()
                 await self._tell_new()
             except* (BusUnavailable, LogUnavailable) as group:  # the task group's, or the log's own
+                # A group that fails as it is cancelled says only that it failed (Python 3.11 and 3.12).
+                if is_being_cancelled():
+                    raise asyncio.CancelledError from None
                 log.warning("announcer.behind", told=self._told, why=str(group.exceptions[0]))
                 self._news.set()
                 self._look_at = 0.0
@@ -135,3 +138,9 @@ def _object_of(pool: Pool, recorded: Recorded) -> tuple[str, str]:
             records: Records[str, Any] = getattr(pool, TABLE_OF_CLASS[stamp.object_class])
             return stamp.object_class, records[ref].uuid
     return "pool", pool.record.uuid
+
+
+def is_being_cancelled() -> bool:
+    """Say whether somebody wants this task to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
