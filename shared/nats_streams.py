@@ -10,9 +10,11 @@ acknowledged messages, sequences given out again), is sent again from the log. R
 setting.
 """
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from shared.bus import BusUnavailable
 from shared.nats_jetstream import JetStream
 from shared.nats_link import StreamRefused
 from shared.subjects import Subjects
@@ -28,6 +30,7 @@ REPORT_BYTES_MAX: Final = 256 * MEBIBYTE
 EVENT_BYTES_MAX: Final = 1024 * MEBIBYTE
 EVENT_AGE_S_MAX: Final = 7 * 24 * 3600
 
+ASK_S_MAX: Final = 3.0
 STREAM_NOT_FOUND: Final = 10059
 
 
@@ -57,15 +60,31 @@ async def ensure(
         WrongStream: one is there that would break a promise.
         BusUnavailable: no answer in time.
     """
+    deadline = asyncio.get_running_loop().time() + timeout_s
     for wanted in _wanted_streams(subjects, replicas):
-        try:
-            reply = await streams.api(f"STREAM.INFO.{wanted.name}", {}, timeout_s=timeout_s)
-        except StreamRefused as refusal:
-            if refusal.code != STREAM_NOT_FOUND:
-                raise
-            config = {"name": wanted.name, "storage": "file", **wanted.must, **wanted.bounds}
-            reply = await streams.api(f"STREAM.CREATE.{wanted.name}", config, timeout_s=timeout_s)
+        reply = await _made_by(deadline, streams, wanted)
         _check(wanted, reply["config"])
+
+
+async def _made_by(deadline: float, streams: JetStream, wanted: _Wanted) -> dict[str, Any]:
+    """Ask again and again: servers that elect their first leader may drop a question; to make what is there is harmless."""
+    while True:
+        left_s = deadline - asyncio.get_running_loop().time()
+        try:
+            return await _made(streams, wanted, timeout_s=max(0.05, min(ASK_S_MAX, left_s)))
+        except BusUnavailable:
+            if left_s <= ASK_S_MAX:
+                raise
+
+
+async def _made(streams: JetStream, wanted: _Wanted, *, timeout_s: float) -> dict[str, Any]:
+    try:
+        return await streams.api(f"STREAM.INFO.{wanted.name}", {}, timeout_s=timeout_s)
+    except StreamRefused as refusal:
+        if refusal.code != STREAM_NOT_FOUND:
+            raise
+    config = {"name": wanted.name, "storage": "file", **wanted.must, **wanted.bounds}
+    return await streams.api(f"STREAM.CREATE.{wanted.name}", config, timeout_s=timeout_s)
 
 
 def _check(wanted: _Wanted, config: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """`vmpool log restore`: the stream, given back what the store lost."""
 
 import asyncio
-import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,10 +15,6 @@ from pool_master.cli.render import Terminal
 if TYPE_CHECKING:
     from pool_master.shell.log_restore import RestorePlan
     from pool_master.shell.mirror import Mirror
-    from shared.nats_bus import NatsBus
-    from shared.subjects import Subjects
-
-ASK_S_MAX = 3.0
 
 DataOption = Annotated[
     str, typer.Option(metavar="DIR", help="Data folder of the pool, with its vmpool.json.")
@@ -114,7 +109,8 @@ async def _restore(place: LogPlace, paths: list[Path], agree: Any) -> dict[str, 
     try:
         async with AsyncExitStack() as stack:
             bus = await stack.enter_async_context(connected_to(place, "vmpool log restore"))
-            await _make_streams(bus, subjects, place.replicas)
+            # As every master's start does: a stream that is gone is made, empty.
+            await bus.ensure_streams(subjects, place.replicas, timeout_s=STREAMS_S_MAX)
             if leader := await living_leader(NatsKeyValue(bus, subjects.leader_bucket, "leader")):
                 raise Failed(f"master {leader} leads: stop it first, so that its copy is complete")
             mirrors = [await _opened(stack, path) for path in paths]
@@ -132,21 +128,6 @@ async def _restore(place: LogPlace, paths: list[Path], agree: Any) -> dict[str, 
         "missing": plan.missing,
         "restored": count,
     }
-
-
-async def _make_streams(bus: "NatsBus", subjects: "Subjects", replicas: int) -> None:
-    """As every master's start does: a stream that is gone is made, empty. Servers that just begin may not answer at all."""
-    from shared.bus import BusUnavailable
-
-    deadline = time.monotonic() + STREAMS_S_MAX
-    while True:
-        try:
-            await bus.ensure_streams(subjects, replicas, timeout_s=ASK_S_MAX)
-        except BusUnavailable:
-            if time.monotonic() > deadline:
-                raise
-        else:
-            return
 
 
 async def _opened(stack: AsyncExitStack, path: Path) -> "Mirror":

@@ -43,7 +43,7 @@ def vmpool(cluster: RunningCluster, *words: str, code: int = 0) -> str:
 def test_a_leader_that_steps_down_is_followed_at_once_by_whom_it_names(tmp_path: Path) -> None:
     with running_cluster(tmp_path / "c", masters=3, hosts=1) as cluster:
         first = cluster.leader()
-        until(lambda: "silent" not in vmpool(cluster, "master", "list"), what="all are known")
+        until(lambda: vmpool(cluster, "master", "list").count("follows") == 2, what="all are known")
         for name in sorted(cluster.addresses):
             if name == first:
                 continue
