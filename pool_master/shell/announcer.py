@@ -72,11 +72,8 @@ class Announcer:
             try:
                 await self._look_back()
                 await self._tell_new()
-            except* (BusUnavailable, LogUnavailable) as group:  # the task group's, or the log's own
-                # A group that fails as it is cancelled says only that it failed (Python 3.11 and 3.12).
-                if is_being_cancelled():
-                    raise asyncio.CancelledError from None
-                log.warning("announcer.behind", told=self._told, why=str(group.exceptions[0]))
+            except (BusUnavailable, LogUnavailable) as error:
+                log.warning("announcer.behind", told=self._told, why=str(error))
                 self._news.set()
                 self._look_at = 0.0
                 await asyncio.sleep(AGAIN_S)
@@ -105,12 +102,17 @@ class Announcer:
                 continue
             *others, last = [recorded for _, events in records for recorded in events]
             for number in range(0, len(others), EVENTS_AT_ONCE):
-                async with asyncio.TaskGroup() as group:
-                    for recorded in others[number : number + EVENTS_AT_ONCE]:
-                        group.create_task(self._publish(recorded))
+                await self._publish_all(others[number : number + EVENTS_AT_ONCE])
             # By itself: where it is held, so is everything before it.
             await self._publish(last)
             self._told, self._told_sequence = records[-1][0], last.sequence
+
+    async def _publish_all(self, events: Sequence[Recorded]) -> None:
+        # A task group that is cancelled as one of its tasks fails forgets the cancellation (Python 3.11 and 3.12).
+        outcomes = await asyncio.gather(*map(self._publish, events), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     async def _untold(self) -> list[tuple[int, Sequence[Recorded]]]:
         """Give the next records: those just committed, or, where there is a gap before them, from the log."""
@@ -138,9 +140,3 @@ def _object_of(pool: Pool, recorded: Recorded) -> tuple[str, str]:
             records: Records[str, Any] = getattr(pool, TABLE_OF_CLASS[stamp.object_class])
             return stamp.object_class, records[ref].uuid
     return "pool", pool.record.uuid
-
-
-def is_being_cancelled() -> bool:
-    """Say whether somebody wants this task to end."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
