@@ -116,6 +116,8 @@ class Checks:
                 and not domain.comes_from
                 # Its VCPUs stand still at a hand-over that was cut, until somebody decides.
                 and not domain.is_undecided
+                # Built standing still, and not let run since: it has touched nothing.
+                and domain.has_run
             ]
             self.observer.show_guest(vm_uuid, [(host, domain.state) for host, domain in running])
             shown = ", ".join(_shown(host, domain) for host, domain in found if domain)

@@ -222,13 +222,17 @@ class CommandRunner:
         return None
 
     async def _start(self, turn: Turn, config: DomainConfig, *, paused: bool) -> DomainObservation:
+        # Built standing still: an agent that was frozen on the way looks at its lease before the guest runs. Frozen after
+        # that, it finds the domain killed by its watchdog.
         async with self._starts:
-            observation = await self._hypervisor.start(config, paused=paused)
+            observation = await self._hypervisor.start(config, paused=True)
         if self._losses() != turn.losses:
             # Nobody vouched for this guest while it was built: the pool may have moved on.
             await self._hypervisor.destroy(config.vm_uuid, config.incarnation)
             raise HostNotLive
-        return observation
+        if paused or observation.state is not DomainState.PAUSED:
+            return observation
+        return await self._hypervisor.unpause(config.vm_uuid, config.incarnation)
 
     async def _tune(self, turn: Turn, tuning: DomainTuning) -> DomainObservation:
         """Change the domain, and give the guest a moment to follow: its answer tells what it has by then."""

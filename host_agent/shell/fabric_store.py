@@ -27,6 +27,7 @@ class SimulatedDomain:
 
     `moves_to` and `moves_at` are a migration that goes out; `comes_from` marks an incoming copy that has never run.
     `is_undecided`: the hand-over was cut, and the VCPUs stand still until somebody decides.
+    `has_run`: its VCPUs have run since it was built; one that stands still since then has touched nothing.
     `changes` counts what happened to it, `last_change` is what was last.
     """
 
@@ -40,6 +41,7 @@ class SimulatedDomain:
     moves_at: float = 0.0
     comes_from: str = ""
     is_undecided: bool = False
+    has_run: bool = False
 
 
 class FabricStore(Protocol):

@@ -241,6 +241,8 @@ class SimulatedFabric:
             )
 
     def _write(self, host: str, domain: SimulatedDomain) -> None:
+        if domain.state is DomainState.RUNNING and not domain.has_run:
+            domain = replace(domain, has_run=True)
         self.store.write(host, domain)
         self._tell(host, domain.config.vm_uuid)
 

@@ -22,8 +22,6 @@ SEEDS: Final = int(os.environ.get("VMPOOL_SIM_SEEDS", "200"))
 FIRST: Final = int(os.environ.get("VMPOOL_SIM_FIRST", "1"))
 ONE: Final = os.environ.get("VMPOOL_SIM_SEED")
 BATCH: Final = 10
-# What seeds.txt names as open: found, understood, and not put right yet.
-OPEN: Final = (30,)
 ENOUGH: Final = 200
 
 
@@ -36,9 +34,7 @@ def batches() -> list[tuple[int, ...]]:
     if ONE is not None:
         return [(int(ONE),)]
     old = failed_before()
-    return batched(old) + batched(
-        [x for x in range(FIRST, FIRST + SEEDS) if x not in (*old, *OPEN)]
-    )
+    return batched(old) + batched([x for x in range(FIRST, FIRST + SEEDS) if x not in old])
 
 
 def batched(seeds: list[int]) -> list[tuple[int, ...]]:
