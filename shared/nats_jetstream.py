@@ -174,11 +174,14 @@ class JetStream:
 
     @contextlib.asynccontextmanager
     async def _publish_slot(self, deadline: float) -> AsyncGenerator[None, None]:
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._publishes.acquire()
-        except TimeoutError as error:
-            raise BusUnavailable("too many publishes wait for their answer") from error
+        if self._publishes.locked():
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._publishes.acquire()
+            except TimeoutError as error:
+                raise BusUnavailable("too many publishes wait for their answer") from error
+        else:
+            await self._publishes.acquire()  # at once: only a wait need be bounded
         try:
             yield
         finally:
