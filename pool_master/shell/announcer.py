@@ -32,7 +32,8 @@ log = structlog.get_logger(__name__)
 RECORDS_AT_ONCE: Final = 100
 RECORDS_KEPT_MAX: Final = 1_000
 EVENTS_AT_ONCE: Final = 200
-GATHER_S: Final = 0.05
+# Operations go first: their listeners may wait a moment.
+GATHER_S: Final = 0.25
 AGAIN_S: Final = 0.5
 TOLD_AGAIN: Final = (
     200  # records before the present tail that are told again where some may be missing

@@ -43,7 +43,7 @@ COPY_RECORDS_MAX: Final = 200
 SNAPSHOT_EVENTS: Final = 20_000
 RESTORE: Final = "vmpool log restore --from-copy"
 # Records that come within this time share a transaction: the copy is a materialisation and may lag a moment.
-COPY_GATHER_S: Final = 0.05
+COPY_GATHER_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
