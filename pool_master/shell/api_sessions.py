@@ -97,9 +97,7 @@ class SessionApi:
             case "event.next":
                 return await self._next(caller.session, reign)
             case "event.get_log":
-                return await self._audit.find(
-                    request.filter, reign.changes, position=reign.writer.tail.position
-                )
+                return await self._audit.find(request.filter, reign.changes, reign.writer)
             case "event.get_current_id":
                 return reign.writer.pool.sequence
             case _:

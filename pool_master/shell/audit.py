@@ -17,8 +17,9 @@ from pool_master.core.records import unseal
 from pool_master.shell.changes import ANY, Changes
 from pool_master.shell.follower import events_of
 from pool_master.shell.mirror import AuditQuery, Mirror
+from pool_master.shell.writer import Writer
 from shared.codec import moment_from_us, moment_to_us, to_plain
-from shared.errors import InvalidValue
+from shared.errors import HostStillBooting, InvalidValue
 
 LIMIT_MAX: Final = 1_000
 WAIT_S_MAX: Final = 60.0
@@ -34,27 +35,30 @@ class Audit:
         self._mirror = mirror
 
     async def find(
-        self, wanted: Mapping[str, str], changes: Changes, *, position: int
+        self, wanted: Mapping[str, str], changes: Changes, writer: Writer
     ) -> list[dict[str, str]]:
         """Give the events that fit, oldest first; with `wait`, not before there is one, or the time is up.
 
-        What is in the log up to `position` is found: a client reads what it has just done.
+        What is in the log now is found: a client reads what it has just done.
 
         Raises:
             InvalidValue: an unknown key, or a value that means nothing.
+            HostStillBooting: this master has stopped leading meanwhile.
         """
         query, wait_s = _parse(wanted)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_s
-        await self._copied(position)
         while True:
+            position = writer.tail.position
+            await self._copied(position)
             found = await self._find(query)
             left_s = deadline - loop.time()
             if found or left_s <= 0:
                 return found
-            # The copy follows the log by a moment: look again soon after each change.
-            await changes.wait(ANY, left_s)
-            await asyncio.sleep(min(POLL_S, max(left_s, 0.0)))
+            if not writer.is_open:
+                raise HostStillBooting()
+            if writer.tail.position == position:
+                await changes.wait(ANY, left_s)
 
     async def _copied(self, position: int) -> None:
         """Wait, within bounds, until the copy has the record at `position`: it follows the log by a moment."""

@@ -25,6 +25,9 @@ from tests.support.pool import RunningPool, running_pool, until
 
 pytestmark = pytest.mark.nats
 
+# Far below the time for which a reader waits in one call.
+TOLD_S_MAX = 12.0
+
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPool]:
@@ -128,12 +131,20 @@ def test_following_has_no_gap_when_the_master_dies(pool: RunningPool) -> None:
     follower = Follower(pool, "--after", "0")
     try:
         before = made(pool, "before-the-fall")
-        until(lambda: before in json.dumps(follower.events), what="the first VM is told of")
+        until(
+            lambda: before in json.dumps(follower.events),
+            what="the first VM is told of",
+            seconds_max=TOLD_S_MAX,
+        )
         pool.kill("master")
         until(lambda: any("is away" in x for x in follower.remarks), what="its absence is said")
         until(lambda: any("is back" in x for x in follower.remarks), what="its return is said")
         after = made(pool, "after-the-fall")
-        until(lambda: after in json.dumps(follower.events), what="the second VM is told of")
+        until(
+            lambda: after in json.dumps(follower.events),
+            what="the second VM is told of",
+            seconds_max=TOLD_S_MAX,
+        )
     finally:
         code = follower.stop()
     assert code == 130
