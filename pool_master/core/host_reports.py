@@ -361,10 +361,19 @@ def _decide_moved(
         is_gone = _is_gone(vm, left)
         released = release_waiting(pool, operation, vm, vm.resident_on, is_gone=is_gone)
         return [*left, failed, *released]
+    # Cut at its hand-over, a migration may leave a domain here that stands still and is nobody's once it is settled.
+    remains: list[ev.Event] = []
+    if isinstance(body, says.CommandFailed) and pool.is_live(operation.host):
+        remains = [
+            ev.StaleDomainFound(
+                host=operation.host, vm_uuid=vm.uuid, incarnation=operation.incarnation
+            )
+        ]
     if not pool.is_live(operation.destination):
         # Gone from here, and there every guest is surely dead: nobody is left to ask.
-        return _migrated_nowhere(pool, operation, vm, is_lost=True)
-    return [ev.OperationAdvanced(task=operation.task, step=STEP_SETTLE, host=operation.destination)]
+        return [*_migrated_nowhere(pool, operation, vm, is_lost=True), *remains]
+    settle = ev.OperationAdvanced(task=operation.task, step=STEP_SETTLE, host=operation.destination)
+    return [settle, *remains]
 
 
 def _is_gone(vm: Vm, effect: list[ev.Event]) -> bool:

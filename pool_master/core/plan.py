@@ -77,7 +77,18 @@ def plan_all(pool: Pool) -> list[tuple[HostRef, HostCommand]]:
 
 def plan_stale(pool: Pool) -> list[tuple[HostRef, HostCommand]]:
     """Give the commands that drop stale domains, each named by VM and incarnation."""
-    return [(stale.host, _forget(pool, stale)) for stale in pool.stale_domains.values()]
+    return [
+        (stale.host, _forget(pool, stale))
+        for stale in pool.stale_domains.values()
+        if not _is_being_settled(pool, stale)
+    ]
+
+
+def _is_being_settled(pool: Pool, stale: StaleDomain) -> bool:
+    """Whether an operation still moves this incarnation: what its source has left is dropped after its end."""
+    vm = pool.vm_of_uuid(stale.vm_uuid)
+    operations = [] if vm is None else pool.operations_of(vm)
+    return any(each.incarnation == stale.incarnation for each in operations)
 
 
 def command_for(pool: Pool, operation: Operation, vm: Vm) -> HostCommand:

@@ -28,7 +28,10 @@ from tests.support.facts import GIB, a_pool, host_ref
 
 VMS_MAX: Final = 3
 # Refusals that rest on hosts or on the VM's configuration, not on what is going on.
-ELSEWHERE: Final = ("NO_HOSTS_AVAILABLE", "OPERATION_NOT_ALLOWED", "VALUE_NOT_SUPPORTED")
+ELSEWHERE: Final = (
+    *("NO_HOSTS_AVAILABLE", "OPERATION_NOT_ALLOWED", "VALUE_NOT_SUPPORTED"),
+    "VM_INCOMPATIBLE_WITH_THIS_HOST",
+)
 STORM: Final = (
     *("work", "work", "hear", "hear", "pool_migrate", "pool_migrate", "hard_reboot"),
     *("hard_shutdown", "clean_reboot", "clean_shutdown", "pause", "power_state_reset"),
@@ -99,6 +102,8 @@ class PoolMachine(CheckedPool):
             VmOperation.CHANGING_DYNAMIC_RANGE: (GIB // 2, vm.config.memory_dynamic_max),
             VmOperation.CHANGING_STATIC_RANGE: (0, vm.config.memory_static_max),
             VmOperation.CHANGING_VCPUS_LIVE: (1,),
+            VmOperation.CLONE: ("clone",),
+            VmOperation.COPY: ("copy", "OpaqueRef:NULL"),
         }
         name = MESSAGE_OF.get(operation, operation.value)
         refusal = self.call(f"VM.{name}", vm.ref, *arguments.get(operation, ()))

@@ -186,6 +186,12 @@ class RunningCluster:
         for part in self.parts.values():
             part.start()
         until(self.leader, what="somebody leads", seconds_max=READY_S_MAX)
+        # One that has only just begun would die of a signal instead of heeding it.
+        until(
+            lambda: len(self.standbys()) + 1 == len(self.addresses),
+            what="all masters answer",
+            seconds_max=READY_S_MAX,
+        )
         with self.session() as xenapi:
             for name, host_uuid in self.host_uuids.items():
                 xenapi.host.create(host_uuid, name, "", name, "127.0.0.1")

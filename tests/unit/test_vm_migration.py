@@ -5,7 +5,7 @@ from typing import Final
 import pytest
 
 from pool_master.core import events as ev
-from pool_master.core.plan import plan, plan_all
+from pool_master.core.plan import plan, plan_all, plan_stale
 from pool_master.core.vm_lifecycle import HardReboot, HardShutdown
 from pool_master.core.vm_migration import PoolMigrate
 from shared.enums import PowerState, VmOperation
@@ -115,11 +115,15 @@ def test_a_guest_that_powered_off_during_its_migration_is_halted() -> None:
 
 def test_a_source_that_failed_but_lost_the_guest_leaves_it_to_the_destination() -> None:
     scenario = migrating()
+    remains = ev.StaleDomainFound(host=HOST, vm_uuid=VM_UUID, incarnation=1)
     scenario.when_failed(1, "INTERNAL_ERROR").then(
-        ev.OperationAdvanced(task=task(1), step=1, host=HOST_2)
+        ev.OperationAdvanced(task=task(1), step=1, host=HOST_2), remains
     )
+    # What may be left at the source is dropped once it is nobody's, not while only it may have the guest.
+    assert plan_stale(scenario.pool) == []
     scenario.when_done(1, seen()).then_so()
     assert scenario.vm().resident_on == HOST_2
+    assert [host for host, _ in plan_stale(scenario.pool)] == [HOST]
 
 
 def test_a_lost_source_leaves_it_to_the_destination() -> None:
