@@ -11,10 +11,9 @@ from pool_master.core.evolve_vm import Touched
 from pool_master.core.fields import stored_value
 from pool_master.core.host import Host, HostMetrics
 from pool_master.core.network import Network, Vif
-from pool_master.core.pool import TABLE_OF_CLASS, Pool, StaleDomain
+from pool_master.core.pool import Pool, StaleDomain
 from pool_master.core.pool_record import PoolRecord
 from pool_master.core.storage import Vbd, Vdi
-from pool_master.core.table import Table
 from pool_master.core.vm import Vm
 from shared.codec import moment_from_us
 from shared.refs import (
@@ -185,7 +184,7 @@ def evolve_field(
     pool: Pool, event: ev.FieldSet | ev.MapKeySet | ev.MapKeyRemoved, _recorded: ev.Recorded
 ) -> Touched:
     """A field has the value that a user gave it."""
-    table: Table[str, Any] = getattr(pool, TABLE_OF_CLASS[event.object_class])
+    table = pool.tables[event.object_class]
     record = table.get(event.ref)
     if record is None:
         return []

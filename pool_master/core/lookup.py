@@ -1,9 +1,12 @@
 """References to records, with XenAPI's refusal where there is none."""
 
+from typing import TypeVar
+
 from pool_master.core.host import Host
 from pool_master.core.network import Network, Vif
 from pool_master.core.pool import Pool
 from pool_master.core.storage import Pbd, Sr, Vbd, Vdi
+from pool_master.core.table import Records
 from pool_master.core.task import Task
 from pool_master.core.vm import Vm
 from shared.errors import HandleInvalid
@@ -19,6 +22,9 @@ from shared.refs import (
     VmRef,
 )
 
+K = TypeVar("K", bound=str)
+V = TypeVar("V")
+
 
 def vm_of(pool: Pool, ref: VmRef) -> Vm:
     """Give the VM.
@@ -26,10 +32,7 @@ def vm_of(pool: Pool, ref: VmRef) -> Vm:
     Raises:
         HandleInvalid: there is none.
     """
-    vm = pool.vms.get(ref)
-    if vm is None:
-        raise HandleInvalid("VM", ref)
-    return vm
+    return _found(pool.vms, "VM", ref)
 
 
 def host_of(pool: Pool, ref: HostRef) -> Host:
@@ -38,10 +41,7 @@ def host_of(pool: Pool, ref: HostRef) -> Host:
     Raises:
         HandleInvalid: there is none.
     """
-    host = pool.hosts.get(ref)
-    if host is None:
-        raise HandleInvalid("host", ref)
-    return host
+    return _found(pool.hosts, "host", ref)
 
 
 def task_of(pool: Pool, ref: TaskRef) -> Task:
@@ -50,10 +50,7 @@ def task_of(pool: Pool, ref: TaskRef) -> Task:
     Raises:
         HandleInvalid: there is none.
     """
-    task = pool.tasks.get(ref)
-    if task is None:
-        raise HandleInvalid("task", ref)
-    return task
+    return _found(pool.tasks, "task", ref)
 
 
 def network_of(pool: Pool, ref: NetworkRef) -> Network:
@@ -62,10 +59,7 @@ def network_of(pool: Pool, ref: NetworkRef) -> Network:
     Raises:
         HandleInvalid: there is none.
     """
-    network = pool.networks.get(ref)
-    if network is None:
-        raise HandleInvalid("network", ref)
-    return network
+    return _found(pool.networks, "network", ref)
 
 
 def vif_of(pool: Pool, ref: VifRef) -> Vif:
@@ -74,10 +68,7 @@ def vif_of(pool: Pool, ref: VifRef) -> Vif:
     Raises:
         HandleInvalid: there is none.
     """
-    vif = pool.vifs.get(ref)
-    if vif is None:
-        raise HandleInvalid("VIF", ref)
-    return vif
+    return _found(pool.vifs, "VIF", ref)
 
 
 def sr_of(pool: Pool, ref: SrRef) -> Sr:
@@ -86,10 +77,7 @@ def sr_of(pool: Pool, ref: SrRef) -> Sr:
     Raises:
         HandleInvalid: there is none.
     """
-    sr = pool.srs.get(ref)
-    if sr is None:
-        raise HandleInvalid("SR", ref)
-    return sr
+    return _found(pool.srs, "SR", ref)
 
 
 def pbd_of_ref(pool: Pool, ref: PbdRef) -> Pbd:
@@ -98,10 +86,7 @@ def pbd_of_ref(pool: Pool, ref: PbdRef) -> Pbd:
     Raises:
         HandleInvalid: there is none.
     """
-    pbd = pool.pbds.get(ref)
-    if pbd is None:
-        raise HandleInvalid("PBD", ref)
-    return pbd
+    return _found(pool.pbds, "PBD", ref)
 
 
 def vdi_of(pool: Pool, ref: VdiRef) -> Vdi:
@@ -110,10 +95,7 @@ def vdi_of(pool: Pool, ref: VdiRef) -> Vdi:
     Raises:
         HandleInvalid: there is none.
     """
-    vdi = pool.vdis.get(ref)
-    if vdi is None:
-        raise HandleInvalid("VDI", ref)
-    return vdi
+    return _found(pool.vdis, "VDI", ref)
 
 
 def vbd_of(pool: Pool, ref: VbdRef) -> Vbd:
@@ -122,7 +104,11 @@ def vbd_of(pool: Pool, ref: VbdRef) -> Vbd:
     Raises:
         HandleInvalid: there is none.
     """
-    vbd = pool.vbds.get(ref)
-    if vbd is None:
-        raise HandleInvalid("VBD", ref)
-    return vbd
+    return _found(pool.vbds, "VBD", ref)
+
+
+def _found(table: Records[K, V], object_class: str, ref: K) -> V:
+    record = table.get(ref)
+    if record is None:
+        raise HandleInvalid(object_class, ref)
+    return record

@@ -9,7 +9,7 @@ needs, so that its tokens outlive any master.
 
 from dataclasses import dataclass
 from dataclasses import field as attribute
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -125,7 +125,7 @@ class Pool:
     # Not state: what was found out about it. `shape` is another object after each event that may change where VMs boot.
     shape: object = attribute(default_factory=object, repr=False, compare=False)
     homes: dict[VmRef, Homes] = attribute(default_factory=dict, repr=False, compare=False)
-    tables: dict[str, Records[str, Struct]] = attribute(init=False, repr=False, compare=False)
+    tables: dict[str, Records[str, Any]] = attribute(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Find the tables by their classes."""

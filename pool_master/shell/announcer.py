@@ -10,16 +10,15 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import orjson
 import structlog
 
 from pool_master.core.event_codec import refs_of
 from pool_master.core.events import Recorded
-from pool_master.core.pool import TABLE_OF_CLASS, Pool
+from pool_master.core.pool import Pool
 from pool_master.core.records import unseal
-from pool_master.core.table import Records
 from pool_master.shell.audit import tell
 from pool_master.shell.event_log import EventLog, LogUnavailable
 from pool_master.shell.follower import events_of
@@ -138,6 +137,5 @@ def _object_of(pool: Pool, recorded: Recorded) -> tuple[str, str]:
     for ref in refs_of(recorded.event):
         stamp = pool.stamps.get(ref)
         if stamp is not None and stamp.object_class in {"VM", "host", "task"}:
-            records: Records[str, Any] = getattr(pool, TABLE_OF_CLASS[stamp.object_class])
-            return stamp.object_class, records[ref].uuid
+            return stamp.object_class, pool.tables[stamp.object_class][ref].uuid
     return "pool", pool.record.uuid

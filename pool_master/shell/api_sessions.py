@@ -185,7 +185,7 @@ class SessionApi:
         object_class = names.get(request.cls.lower(), "")
 
         def decide(pool: Pool) -> list[ev.Event]:
-            if not object_class or request.ref not in getattr(pool, TABLE_OF_CLASS[object_class]):
+            if not object_class or request.ref not in pool.tables[object_class]:
                 raise HandleInvalid(request.cls, request.ref)
             return [ev.ObjectTouched(object_class=object_class, ref=request.ref)]
 
@@ -231,7 +231,7 @@ def _event(pool: Pool, change: Change) -> dict[str, Any]:
         "obj_uuid": "",
     }
     if change.operation is not EventOperation.DEL:
-        record = getattr(pool, TABLE_OF_CLASS[change.object_class])[change.ref]
+        record = pool.tables[change.object_class][change.ref]
         told["snapshot"] = RECORD_BUILDERS[change.object_class](pool, record)
         told["obj_uuid"] = record.uuid
     return told
